@@ -1,0 +1,1 @@
+"""kubeactor: stateful actors in plain Python."""

@@ -1,0 +1,81 @@
+# `make` alone prints what there is. Everything runs from .venv, which is made from requirements/*.txt only.
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.PHONY: help run test lint format bench soak restart lock clean
+
+# PYTHON makes .venv (3.11 or newer); PORT and DATA are where `make run` serves and keeps its data.
+PYTHON ?= python3
+PORT ?= 8080
+DATA ?= .kubeactor/bank
+# Options: ARGS="-k crash -x" for pytest, QUICK=1 and UPDATE=1 for bench, SOAK_SECONDS=60 for soak, ROUNDS=50 for restart.
+ARGS ?=
+QUICK ?=
+UPDATE ?=
+ROUNDS ?= 50
+SOAK_SECONDS ?= 600
+
+BIN := $(CURDIR)/.venv/bin
+RUN := .venv/run.stamp
+DEV := .venv/dev.stamp
+TYPED := host operator bench examples
+
+help: ## Print this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+run: $(RUN) ## Serve the example bank at http://127.0.0.1:8080 (PORT=9000 DATA=/some/dir)
+	@printf '%s\n' 'The bank opens at http://127.0.0.1:$(PORT), its accounts are kept in $(DATA). In another terminal:' '' \
+	  "  curl -d '{\"amount\": 100}' http://127.0.0.1:$(PORT)/accounts/alice/deposit" \
+	  "  curl -d '{\"amount\": 30}' http://127.0.0.1:$(PORT)/alice" \
+	  "  curl http://127.0.0.1:$(PORT)/accounts/alice/balance" ''
+	@case '$(DATA)' in /*) data='$(DATA)' ;; *) data='$(CURDIR)/$(DATA)' ;; esac; cd examples/01-bank && \
+	  exec $(BIN)/kubeactor dev bank:Account --front-door bank:app --port $(PORT) --data "$$data"
+
+test: $(DEV) ## Run every test, with the coverage floor (ARGS="-k crash" runs some, without it)
+	@sh tests/tools.sh
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+else
+	$(BIN)/python -m pytest $(ARGS)
+endif
+
+lint: $(DEV) ## Check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+
+format: $(DEV) ## Format the code and fix what ruff can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV) ## Compare with a hand-rolled C server (QUICK=1: two minutes; UPDATE=1: into docs/performance.md)
+	@sh tests/tools.sh
+	$(BIN)/python bench/bench.py $(if $(QUICK),--quick) $(if $(UPDATE),--update)
+
+soak: $(DEV) ## Ten minutes at full load: does the memory hold? (SOAK_SECONDS=600)
+	@sh tests/tools.sh
+	$(BIN)/python bench/soak.py --seconds $(SOAK_SECONDS)
+
+restart: $(DEV) ## Time from SIGKILL of the worker under full load to the next success (ROUNDS=50)
+	@sh tests/tools.sh
+	$(BIN)/python bench/restart.py --rounds $(ROUNDS)
+
+LOCK := uv pip compile --quiet --upgrade pyproject.toml --group build --universal --python-version 3.11 \
+  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+lock: $(DEV) ## Renew requirements/*.txt: the newest versions, with hashes, without addresses
+	$(BIN)/$(LOCK) -o requirements/run.txt
+	$(BIN)/$(LOCK) --extra dev -c requirements/run.txt -o requirements/dev.txt
+
+clean: ## Remove .venv and everything that was built; the data of `make run` stays
+	rm -rf .venv bench/bin bench/results .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN): requirements/run.txt pyproject.toml
+	@PYTHON='$(PYTHON)' sh requirements/install.sh run
+
+$(DEV): requirements/dev.txt pyproject.toml
+	@PYTHON='$(PYTHON)' sh requirements/install.sh dev

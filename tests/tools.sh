@@ -1,0 +1,26 @@
+# sh tests/tools.sh: as root on Debian or Ubuntu, installs what tests and benchmarks need beside Python. Elsewhere it
+# does nothing: tests that miss a tool are skipped with a line that names it, or fail under CI=true.
+set -eu
+
+packages=
+need() { # need COMMAND PACKAGE...
+    command -v "$1" >/dev/null 2>&1 && return
+    shift
+    packages="$packages $*"
+}
+need cc gcc libc6-dev
+need curl curl
+need strace strace
+need wrk wrk
+[ -e /usr/include/stdlib.h ] || packages="$packages libc6-dev"
+
+[ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || exit 0
+echo "installing$packages"
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+# shellcheck disable=SC2086 # the list is meant to be split
+if ! { apt-get -qq update && apt-get -qq -y --no-install-recommends install $packages; } >"$log" 2>&1 </dev/null; then
+    tail -n 20 "$log" >&2
+    echo "could not install$packages; what needs them will say so" >&2
+fi
+rm -f "$log"

@@ -1,0 +1,96 @@
+"""uvicorn around the protocol and the app, in a loop that runs already and on sockets that are given."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.server import Server
+
+from kubeactor.ingress.protocol import KEEP_ALIVE_S, Listener
+from kubeactor.ingress.state import Ingress
+
+__all__ = ["serve"]
+
+BACKLOG: Final = 2048
+
+
+class _Server(Server):
+    """Leaves the signals to the process that embeds it, and tells when it accepts connections."""
+
+    def __init__(self, config: Config, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell."""
+        await super().startup(sockets)
+        await self.on_tick(0)  # the date header of the first response
+        self._on_start()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+async def serve(
+    sockets: Sequence[socket.socket],
+    app: ASGIApp,
+    ingress: Ingress,
+    *,
+    stop: asyncio.Event,
+    fast: bool = True,
+    grace_s: int = 1,
+    keep_alive_s: float = KEEP_ALIVE_S,
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until `stop` is set, then end gracefully.
+
+    Args:
+        stop: set by the embedding code.
+        sockets: bound and closed at the end; hand in duplicates to keep them.
+        app: of `make_app`.
+        ingress: the one that the app was made with.
+        fast: whether plain calls of `/v1` take the fast path; False where the app does not serve `/v1`.
+        grace_s: how long running requests may go on after `stop`; then their connections are cut.
+        keep_alive_s: how long a connection may be idle.
+        started: called when connections are accepted.
+
+    Raises:
+        RuntimeError: when the lifespan of the front door failed; its log tells why.
+    """
+    listener = Listener(ingress, fast=fast, keep_alive_s=keep_alive_s)
+    config = Config(
+        app,
+        http=listener.protocol,  # type: ignore[arg-type]
+        ws="none",
+        loop="none",
+        interface="asgi3",
+        lifespan="auto",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=grace_s,
+    )
+    server = _Server(config, started)
+    watching = asyncio.create_task(_stop(server, stop))
+    try:
+        await server.serve(list(sockets))
+    except SystemExit as error:
+        raise RuntimeError("the front door's lifespan failed at startup") from error
+    finally:
+        watching.cancel()
+        listener.abort()
+
+
+async def _stop(server: Server, stop: asyncio.Event) -> None:
+    await stop.wait()
+    server.should_exit = True

@@ -9,12 +9,12 @@ import contextlib
 import http.client
 import json
 import os
+import queue
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +85,8 @@ class Server:
     def healthy(self) -> bool:
         """Whether a read of an account is answered."""
         try:
-            return self.client().call("healthy", "balance") >= 0
+            with self.client() as client:
+                return client.call("healthy", "balance") >= 0
         except (OSError, http.client.HTTPException, BenchError):
             return False
 
@@ -114,11 +115,11 @@ class Server:
         children: dict[int, list[int]] = {}
         for pid, parent, _ in processes():
             children.setdefault(parent, []).append(pid)
-        queue = [self.process.pid]
-        while queue:
-            pid = queue.pop()
+        todo = [self.process.pid]
+        while todo:
+            pid = todo.pop()
             yield pid
-            queue += children.get(pid, [])
+            todo += children.get(pid, [])
 
     def cpu_s(self) -> float:
         """CPU seconds that the live processes of the tree have used, user and system."""
@@ -136,8 +137,8 @@ class Server:
 
     def syncs(self) -> float | None:
         """WAL syncs since the start, or None if it does not tell."""
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            text = self.client().get("/metrics")
+        with contextlib.suppress(OSError, http.client.HTTPException), self.client() as client:
+            text = client.get("/metrics")
             lines = [line for line in text.splitlines() if line.startswith("kubeactor_wal_syncs_total")]
             return sum(float(line.rpartition(" ")[2]) for line in lines) if lines else None
         return None
@@ -148,6 +149,12 @@ class Client:
 
     def __init__(self, port: int, timeout_s: float) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
 
     def call(self, account: str, method: str, amount: int | None = None, key: str | None = None) -> int:
         """Call a method of an account; its balance afterwards. Raises BenchError on any answer but success."""
@@ -173,15 +180,18 @@ class Client:
 
 def for_each_account(server: Server, names: Iterable[str], method: str, amount: int | None = None) -> int:
     """Call one method of many accounts over a few connections; the sum of the balances."""
-    local = threading.local()
+    clients: queue.SimpleQueue[Client] = queue.SimpleQueue()
 
     def one(name: str) -> int:
-        if not hasattr(local, "client"):
-            local.client = server.client(60.0)
-        client: Client = local.client
-        return client.call(name, method, amount)
+        client = clients.get()
+        try:
+            return client.call(name, method, amount)
+        finally:
+            clients.put(client)
 
-    with ThreadPoolExecutor(CLIENT_THREADS) as pool:
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(CLIENT_THREADS) as pool:
+        for _ in range(CLIENT_THREADS):
+            clients.put(stack.enter_context(server.client(60.0)))
         return sum(pool.map(one, names))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -239,7 +239,7 @@ def failure(number: int, error: ActorError) -> Failure:
     except (ValueError, TypeError, RecursionError):
         encoded = b""
     if not 0 < len(encoded) <= DOCUMENT_BYTES:
-        kept = {name: document[name] for name in _KEPT if name in document}
+        kept: dict[str, Any] = {name: document[name] for name in _KEPT if name in document}
         kept["detail"] = error.detail[:1000].encode(errors="replace").decode()
         encoded = msgspec.json.encode(kept)
     return Failure(number, encoded)

@@ -7,10 +7,12 @@
 PYTHON ?= python3
 PORT ?= 8080
 DATA ?= .kubeactor/bank
-# Options: ARGS="-k crash -x" for pytest, QUICK=1 and UPDATE=1 for bench, SOAK_SECONDS=60 for soak, ROUNDS=50 for restart.
+# Options: ARGS="-k crash -x" for pytest; QUICK=1, UPDATE=1 and SYNC_MS=0.25 for bench; SOAK_SECONDS=60 for soak;
+# ROUNDS=50 for restart.
 ARGS ?=
 QUICK ?=
 UPDATE ?=
+SYNC_MS ?=
 ROUNDS ?= 50
 SOAK_SECONDS ?= 600
 
@@ -51,9 +53,9 @@ format: $(DEV) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(DEV) ## Compare with a hand-rolled C server (QUICK=1: two minutes; UPDATE=1: into docs/performance.md)
+bench: $(DEV) ## Compare with a hand-rolled C server (QUICK=1: two minutes; SYNC_MS=0.25: as on such a disk)
 	@sh tests/tools.sh
-	$(BIN)/python bench/bench.py $(if $(QUICK),--quick) $(if $(UPDATE),--update)
+	$(BIN)/python bench/bench.py $(if $(QUICK),--quick) $(if $(UPDATE),--update) $(if $(SYNC_MS),--sync-ms $(SYNC_MS))
 
 soak: $(DEV) ## Ten minutes at full load: does the memory hold? (SOAK_SECONDS=600)
 	@sh tests/tools.sh

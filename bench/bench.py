@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from servers import BENCH, RESULTS, ROOT, BenchError, Server, baseline, for_each_account, kubeactor
+from servers import BENCH, RESULTS, ROOT, BenchError, Server, baseline, for_each_account, kubeactor, slow_disk
 
 TAIL_S = 0.4  # of each load: health checks only, while the last calls are answered
 WARM_UP_S = 1
@@ -199,12 +199,13 @@ def sync_ms(folder: Path) -> float:
     return statistics.median(times) * 1000
 
 
-def machine(folder: Path) -> str:
+def machine(folder: Path, slowed_ms: float | None) -> str:
     """One sentence about what it ran on."""
     today = datetime.datetime.now(datetime.UTC).date()
+    slowed = "" if slowed_ms is None else f", each flush slowed to {slowed_ms:g} ms for all servers (bench/slow_disk.c)"
     return (
         f"{today}, {os.cpu_count()} cores ({platform.machine()}), Linux {platform.release().split('-')[0]}, "
-        f"Python {platform.python_version()}, append + fdatasync {sync_ms(folder):.3f} ms."
+        f"Python {platform.python_version()}, append + fdatasync {sync_ms(folder):.3f} ms{slowed}."
     )
 
 
@@ -239,6 +240,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a small grid, under two minutes")
     parser.add_argument("--update", action="store_true", help="write the table into docs/performance.md")
     parser.add_argument("--servers", default="c,embedded,1,2", help="which, the first is what others are compared to")
+    parser.add_argument("--sync-ms", type=float, help="run all servers as on a disk whose flush takes that long")
     parser.add_argument("--rounds", type=int, help="instead of the plan's own number")
     return parser.parse_args()
 
@@ -253,6 +255,8 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=RESULTS))
     servers = make_servers(folder, options.servers.split(","))
+    for server in servers if options.sync_ms else []:
+        server.environment = slow_disk(options.sync_ms)
     say(f"about {plan.duration_s(len(servers)) / 60 + 1:.0f} minutes")
     try:
         for server in servers:
@@ -261,7 +265,7 @@ def main() -> None:
     finally:
         for server in servers:
             server.stop(signal.SIGKILL)
-    text = f"{machine(folder)}\n\n{table(samples, servers)}"
+    text = f"{machine(folder, options.sync_ms)}\n\n{table(samples, servers)}"
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     data = {"machine": text.partition("\n")[0], "samples": [asdict(sample) for sample in samples]}
     (RESULTS / f"{stamp}.json").write_text(json.dumps(data, indent=1))

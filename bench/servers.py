@@ -43,6 +43,7 @@ class Server:
         name: as it stands in the table.
         command: without the port and the data folder, see `arguments`.
         arguments: makes those from (port, data folder).
+        environment: what is added to ours.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Server:
     data: Path
     cwd: Path = ROOT
     port: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -61,6 +63,7 @@ class Server:
             self.process = subprocess.Popen(
                 [*self.command, *self.arguments(self.port, self.data)],
                 cwd=self.cwd,
+                env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -228,23 +231,30 @@ def free_port() -> int:
         return port
 
 
-def build_baseline() -> Path:
-    """Compile the C server. Raises BenchError with the compiler's words."""
+def build(source: str, binary: str, *options: str) -> Path:
+    """Compile a C file of this folder. Raises BenchError with the compiler's words."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise BenchError("a C compiler is missing: install gcc and libc6-dev")
-    binary = BENCH / "bin" / "baseline"
-    binary.parent.mkdir(exist_ok=True)
-    command = [compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    result = subprocess.run([*command, "-o", str(binary), str(BENCH / "baseline.c")], capture_output=True, text=True)
+    target = BENCH / "bin" / binary
+    target.parent.mkdir(exist_ok=True)
+    command = [compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", *options]
+    result = subprocess.run([*command, "-o", str(target), str(BENCH / source)], capture_output=True, text=True)
     if result.returncode != 0:
-        raise BenchError(f"bench/baseline.c does not compile:\n{result.stderr}")
-    return binary
+        raise BenchError(f"bench/{source} does not compile:\n{result.stderr}")
+    return target
+
+
+def slow_disk(sync_ms: float) -> dict[str, str]:
+    """The environment under which every flush takes at least that long, see bench/slow_disk.c."""
+    library = build("slow_disk.c", "slow_disk.so", "-shared", "-fPIC")
+    return {"LD_PRELOAD": str(library), "SLOW_DISK_US": f"{sync_ms * 1000:.0f}"}
 
 
 def baseline(folder: Path) -> Server:
     """The hand-rolled C server."""
-    return Server("C", [str(build_baseline())], lambda port, data: [str(port), str(data)], folder / "c")
+    command = [str(build("baseline.c", "baseline"))]
+    return Server("C", command, lambda port, data: [str(port), str(data)], folder / "c")
 
 
 def kubeactor(name: str, folder: Path, *options: str) -> Server:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from kubeactor.errors import ActorError
+
+if TYPE_CHECKING:
+    from kubeactor.engine.instance import Instance
+    from kubeactor.scope import Scope
 
 __all__ = ["CODEC", "JSON", "Call", "CallId", "Dispatcher", "Reply", "derived_id"]
 
@@ -79,6 +83,8 @@ class Call:
         root: the token of the root call, by which cycles are broken.
         repeat: whether the sender has sent this id before.
         internal: comes from an actor, a front door or the system: methods marked internal are allowed.
+        target: the engine's record of the instance, once admitted; only the engine uses it.
+        scope: who made it, in this process; None for a call from outside. Never on the wire.
         reply: called exactly once, with the result in `format` or the error.
     """
 
@@ -97,7 +103,9 @@ class Call:
         "repeat",
         "reply",
         "root",
+        "scope",
         "shard",
+        "target",
     )
 
     def __init__(
@@ -118,6 +126,7 @@ class Call:
         root: bytes = b"",
         repeat: bool = False,
         internal: bool = False,
+        scope: Scope | None = None,
     ) -> None:
         self.binding = binding
         self.identity = identity
@@ -134,6 +143,8 @@ class Call:
         self.root = root
         self.repeat = repeat
         self.internal = internal
+        self.scope = scope
+        self.target: Instance | None = None
 
     @property
     def instance(self) -> bytes:

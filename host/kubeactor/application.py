@@ -1,0 +1,171 @@
+"""What a user's code declares, loaded and checked: actor classes by binding, their Env, the front door."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from kubeactor.actor import Actor, ActorType
+from kubeactor.env import Env, make_env
+from kubeactor.ids import BINDING
+
+if TYPE_CHECKING:
+    from kubeactor.call import Dispatcher
+
+__all__ = ["Application", "UserCodeError"]
+
+
+class UserCodeError(Exception):
+    """Raised when the user's code can't be served; the text is one sentence that says what to change."""
+
+
+class Application:
+    """The actor types by binding, the Env class and the front door of one namespace."""
+
+    def __init__(self, bindings: Mapping[str, ActorType], env_class: type[Env] = Env, front_door: Any = None) -> None:
+        self.bindings = dict(bindings)
+        self.env_class = env_class
+        self.front_door = front_door
+
+    @classmethod
+    def load(cls, actors: Sequence[str], front_door: str | None = None) -> Application:
+        """Import what is named and check it.
+
+        Args:
+            actors: `module:Class`, bound under the class's name in UPPER_SNAKE, or `BINDING=module:Class`.
+            front_door: `module:attribute` of an ASGI app or an `async def fetch(request, env)`.
+
+        Raises:
+            UserCodeError: when anything is missing or can't be served.
+        """
+        bindings: dict[str, ActorType] = {}
+        for text in actors:
+            binding, _, target = text.rpartition("=")
+            loaded = import_object(target)
+            binding = binding or upper_snake(getattr(loaded, "__name__", ""))
+            if not BINDING.fullmatch(binding):
+                raise UserCodeError(f"{binding!r} is no binding name: upper-case letters, digits and _, as in ACCOUNT")
+            if binding in bindings:
+                raise UserCodeError(f"two classes are bound as {binding}; name one of them: OTHER={target}")
+            bindings[binding] = actor_type(binding, loaded)
+        door = import_object(front_door) if front_door else None
+        if door is not None and not callable(door):
+            raise UserCodeError(f"{front_door} is neither an ASGI app nor an async def fetch(request, env)")
+        return cls(bindings, _env_class(bindings), door)
+
+    @property
+    def front_door_is_fetch(self) -> bool:
+        """Whether the front door is an `async def fetch(request, env)`; otherwise it is an ASGI app."""
+        return inspect.iscoroutinefunction(self.front_door) and len(inspect.signature(self.front_door).parameters) == 2
+
+    def make_env(self, dispatcher: Callable[[], Dispatcher], environ: Mapping[str, str] | None = None) -> Env:
+        """The process's env.
+
+        Raises:
+            UserCodeError: one text that names every missing or wrong variable.
+        """
+        try:
+            return make_env(self.env_class, self.bindings, dispatcher, environ)
+        except ValueError as error:
+            raise UserCodeError(str(error)) from error
+
+    def source_files(self) -> list[Path]:
+        """The files of the user's modules and packages, for a reload on change."""
+        import sys
+
+        roots = {t.cls.__module__.partition(".")[0] for t in self.bindings.values()}
+        roots.add(type(self.front_door).__module__.partition(".")[0])
+        roots.add(getattr(self.front_door, "__module__", "") or "")
+        found = []
+        here = Path.cwd().resolve()
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if file and (name.partition(".")[0] in roots or here in Path(file).resolve().parents):
+                path = Path(file).resolve()
+                if "site-packages" not in path.parts and path.suffix == ".py":
+                    found.append(path)
+        return sorted(set(found))
+
+
+def actor_type(binding: str, loaded: Any) -> ActorType:
+    """The type of a loaded class.
+
+    Raises:
+        UserCodeError: when it can't be served.
+    """
+    try:
+        return ActorType(binding, loaded)
+    except TypeError as error:
+        raise UserCodeError(str(error)) from error
+
+
+def import_object(target: str) -> Any:
+    """Import `module:attribute`.
+
+    Raises:
+        UserCodeError: naming the nearest attribute when there is none of that name.
+    """
+    module_name, colon, attribute = target.partition(":")
+    if not colon or not module_name or not attribute:
+        raise UserCodeError(f"{target!r} is not of the form module:name, as in bank:Account")
+    module = _import_module(module_name)
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, [n for n in vars(found) if not n.startswith("_")], 1)
+            raise UserCodeError(f"{module_name} has no {attribute!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        found = getattr(found, part)
+    return found
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name or name.startswith(f"{error.name}."):
+            raise UserCodeError(f"there is no module {name!r} here or on the Python path") from error
+        raise UserCodeError(f"{name} can't be imported: {error}") from error
+    except Exception as error:
+        raise UserCodeError(f"{name} can't be imported: {type(error).__name__}: {error}") from error
+
+
+def upper_snake(name: str) -> str:
+    """`ShoppingCart` as SHOPPING_CART."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).upper()
+
+
+def _env_class(bindings: Mapping[str, ActorType]) -> type[Env]:
+    found: dict[type[Env], str] = {}
+    for bound in bindings.values():
+        annotation = _env_annotation(bound.cls)
+        if annotation is not None:
+            found.setdefault(annotation, bound.cls.__qualname__)
+    if len(found) > 1:
+        names = " and ".join(f"{where} has {env.__qualname__}" for env, where in found.items())
+        raise UserCodeError(f"all actors share one Env, but {names}")
+    return next(iter(found), Env)
+
+
+def _env_annotation(cls: type[Actor]) -> type[Env] | None:
+    for base in cls.__mro__:
+        if base is Actor:
+            return None
+        if "env" in base.__dict__.get("__annotations__", {}):
+            try:
+                hint = typing.get_type_hints(base)["env"]
+            except NameError as error:
+                raise UserCodeError(
+                    f"the type of {base.__qualname__}.env can't be resolved: {error};"
+                    " move its import out of `if TYPE_CHECKING`"
+                ) from error
+            if isinstance(hint, type) and issubclass(hint, Env):
+                return hint
+    return None

@@ -1,0 +1,19 @@
+"""When to try again: 1 s * 2^n, at most 5 min, +-25 % (contract, "Alarms")."""
+
+from __future__ import annotations
+
+import random
+
+from kubeactor.limits import RETRY_FIRST_S, RETRY_JITTER, RETRY_MAX_S
+
+__all__ = ["backoff_s"]
+
+
+def backoff_s(failures: int, jitter: float | None = None) -> float:
+    """Seconds to wait after that many failures in a row, counted from 1.
+
+    Args:
+        jitter: -1..1 instead of a random one.
+    """
+    spread = random.uniform(-1, 1) if jitter is None else jitter
+    return float(min(RETRY_FIRST_S * 2 ** min(failures - 1, 20), RETRY_MAX_S) * (1 + RETRY_JITTER * spread))

@@ -1,0 +1,160 @@
+"""From a turn to its batch: data, alarm, messages and recorded result in one atomic write.
+
+When RocksDB asks to wait (a write stall), the batch waits, its instance runs no further turn, and nothing new starts
+on the host: it is tried again every 5 ms. Batches are written in the order in which they were made.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from kubeactor.call import CLIENT, MESSAGE, Call
+from kubeactor.engine.alarms import changed
+from kubeactor.engine.instance import Instance
+from kubeactor.engine.layout import range_end
+from kubeactor.engine.outbox import Delivery
+from kubeactor.engine.store import StoreError, WriteBatch, WriteStallError, new_batch
+from kubeactor.engine.system import SystemCall
+from kubeactor.engine.turn import Turn
+
+if TYPE_CHECKING:
+    from kubeactor.engine.engine import Engine
+
+__all__ = ["Commits"]
+
+STALL_RETRY_S: Final = 0.005
+
+
+class Commits:
+    """Builds and writes batches.
+
+    Attributes:
+        stalls: how often RocksDB asked to wait.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._stalled: deque[tuple[WriteBatch, Callable[[], None], Instance | None]] = deque()
+        self.stalls = 0
+
+    @property
+    def stalled(self) -> bool:
+        """Whether batches wait, so that nothing new may start."""
+        return bool(self._stalled)
+
+    def write(self, batch: WriteBatch, then: Callable[[], None], instance: Instance | None) -> None:
+        """Write a batch and go on with `then`; `instance` is the one whose next turn can see it."""
+        if self._stalled:
+            self._stalled.append((batch, then, instance))
+            return
+        engine = self._engine
+        if engine.failure is not None:
+            return
+        try:
+            engine.store.write(batch)
+        except WriteStallError:
+            self._stall(batch, then, instance)
+            return
+        except StoreError as error:
+            engine.fail(str(error))
+            return
+        number = engine.gate.wrote()
+        if instance is not None:
+            instance.batch = number
+        then()
+
+    def _stall(self, batch: WriteBatch, then: Callable[[], None], instance: Instance | None) -> None:
+        self.stalls += 1
+        self._stalled.append((batch, then, instance))
+        self._engine.loop.call_later(STALL_RETRY_S, self._again)
+
+    def _again(self) -> None:
+        waiting, self._stalled = self._stalled, deque()
+        while waiting and not self._stalled:
+            self.write(*waiting.popleft())
+        self._stalled.extend(waiting)
+        if not self._stalled:
+            for instance in list(self._engine.waiting_instances):
+                self._engine.next_turn(instance)
+
+    def end_turn(self, turn: Turn, body: bytes) -> None:
+        """Commit what the turn wrote and its result; then the engine replies."""
+        engine = self._engine
+        call = turn.call
+        id = call.id
+        if not turn.wrote and call.__class__ is Call and (id is None or id.kind not in (CLIENT, MESSAGE)):
+            engine.turn_committed(turn, body)
+            return
+        instance = turn.instance
+        batch = new_batch()
+        if turn.cleared:
+            engine.store.clear(batch, instance.data, range_end(instance.data))
+        if turn.overlay:
+            data = instance.data
+            for key, value in turn.overlay.items():
+                if value is None:
+                    batch.delete(data + key)
+                else:
+                    batch.put(data + key, value)
+        if call.__class__ is Call:
+            if id is not None:
+                engine.results.record(batch, instance, call, body, wrote=turn.wrote)
+        else:
+            assert isinstance(call, SystemCall)
+            call.commit(turn, batch)
+        if turn.cleared or turn.sends or changed(turn):
+            self._write_full(turn, body, batch)
+        else:
+            self.write_turn(turn, body, batch)
+
+    def write_turn(self, turn: Turn, body: bytes, batch: WriteBatch) -> None:
+        """Write the batch of a turn that changed nothing but data: the common case, on the path of a call."""
+        engine = self._engine
+        if self._stalled:
+            self._stalled.append((batch, lambda: self._data_written(turn, body), turn.instance))
+            return
+        try:
+            engine.store.write(batch)
+        except WriteStallError:
+            self._stall(batch, lambda: self._data_written(turn, body), turn.instance)
+            return
+        except StoreError as error:
+            engine.fail(str(error))
+            return
+        turn.instance.batch = engine.gate.wrote()
+        self._data_written(turn, body)
+
+    def _data_written(self, turn: Turn, body: bytes) -> None:
+        if turn.overlay:
+            instance = turn.instance
+            for key, value in turn.overlay.items():
+                instance.remember(key, value)
+        self._engine.turn_committed(turn, body)
+
+    def _write_full(self, turn: Turn, body: bytes, batch: WriteBatch) -> None:
+        engine, instance, call = self._engine, turn.instance, turn.call
+        alarm_changes = changed(turn)
+        alarm = engine.alarms.commit(batch, turn) if alarm_changes else None
+        entries = engine.outbox.commit(batch, turn) if turn.sends or turn.cleared else []
+
+        def written() -> None:
+            if turn.cleared:
+                instance.cache = None
+            if alarm_changes:
+                engine.alarms.written(instance, alarm)
+            # A caller in this chain may be the receiver, whose turn waits for this very reply.
+            waits = bool(entries) and call.__class__ is Call and not call.chain
+            if waits:
+                number = instance.batch
+                delivery = Delivery(engine.loop, len(entries), lambda: engine.reply(instance, call, body, number))
+                for entry in entries:
+                    entry.delivery = delivery
+            if entries or turn.cleared:
+                engine.outbox.written(turn, entries, instance.batch)
+            for key, value in (turn.overlay or {}).items():
+                instance.remember(key, value)
+            engine.turn_committed(turn, body, reply=not waits)
+
+        self.write(batch, written, instance)

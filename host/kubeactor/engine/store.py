@@ -1,0 +1,188 @@
+"""RocksDB, opened as the promises need it. The only module that imports rocksdict.
+
+`write` puts a batch into the WAL unsynced; `sync` is the one call that releases the GIL while the disk works
+(docs/performance.md). After one failed sync RocksDB refuses all later writes: the worker exits and starts again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from rocksdict import DBRecoveryMode, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+
+__all__ = ["DiskFullError", "Store", "StoreBusyError", "StoreError", "WriteBatch", "WriteStallError"]
+
+WRITE_BUFFER_BYTES: Final = 4 * 1024 * 1024
+# The length of the WAL is the time of a restart (docs/performance.md): flush at the latest after so many batches.
+FLUSH_BATCHES: Final = 20_000
+RANGE_DELETE_FROM: Final = 1000
+FREE_FRACTION: Final = 0.05
+FREE_BYTES: Final = 128 * 1024 * 1024
+
+
+class StoreError(Exception):
+    """Raised when RocksDB refused an operation; nothing written since the last sync counts as durable."""
+
+
+class StoreBusyError(StoreError):
+    """Raised when another process holds the folder."""
+
+
+class WriteStallError(StoreError):
+    """Raised when a write would wait for a flush or compaction: back-pressure, try again."""
+
+
+class DiskFullError(StoreError):
+    """Raised when the disk has no room."""
+
+
+class Store:
+    """One RocksDB with its own folder."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it.
+
+        Raises:
+            StoreBusyError: when another process has it open.
+            StoreError: when it can't be opened.
+        """
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = Rdict(str(path), _options())
+        except Exception as error:
+            if "lock" in str(error).lower():
+                raise StoreBusyError(f"the data folder {path} is in use by another process") from error
+            raise StoreError(f"the data folder {path} can't be opened: {error}") from error
+        self._unsynced = WriteOptions()
+        self._unsynced.sync = False
+        self._unsynced.no_slowdown = True
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, unsynced batches included.
+
+        Raises:
+            StoreError: when it can't be read.
+        """
+        try:
+            return self._db.get(key)  # type: ignore[no-any-return]
+        except Exception as error:
+            raise StoreError(str(error)) from error
+
+    def write(self, batch: WriteBatch) -> None:
+        """Put a batch into the WAL and the memtable, unsynced.
+
+        Raises:
+            WriteStallError: when RocksDB asks to wait; the batch is unchanged.
+            StoreError: when it failed; the batch may or may not be in the WAL.
+        """
+        try:
+            self._db.write(batch, self._unsynced)
+        except Exception as error:
+            if "stall" in str(error).lower():
+                raise WriteStallError(str(error)) from error
+            raise _failed("a write", error) from error
+
+    def sync(self) -> None:
+        """Make every batch written before this call durable. Releases the GIL while the disk works.
+
+        Raises:
+            StoreError: when it failed; the store must not be used again.
+        """
+        try:
+            self._db.flush_wal(True)
+        except Exception as error:
+            raise _failed("a sync", error) from error
+
+    def flush(self) -> None:
+        """Write the memtable into a table file, so that a restart has less to replay. For a thread of its own.
+
+        Raises:
+            StoreError: when it failed.
+        """
+        try:
+            self._db.flush()
+        except Exception as error:
+            raise _failed("a flush", error) from error
+
+    def rows(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of [low, high) in order.
+
+        Raises:
+            StoreError: when they can't be read.
+        """
+        options = ReadOptions()
+        options.set_iterate_lower_bound(low)
+        options.set_iterate_upper_bound(high)
+        iterator = self._db.iter(options)
+        if reverse:
+            iterator.seek_to_last()
+        else:
+            iterator.seek_to_first()
+        while iterator.valid():
+            yield bytes(iterator.key()), bytes(iterator.value())
+            if reverse:
+                iterator.prev()
+            else:
+                iterator.next()
+        try:
+            iterator.status()
+        except Exception as error:
+            raise StoreError(f"a scan failed: {error}") from error
+
+    def clear(self, batch: WriteBatch, low: bytes, high: bytes) -> None:
+        """Add the deletion of all rows of [low, high) to a batch.
+
+        Few rows are deleted one by one: hundreds of small range deletes made a `get` 2.5 times slower.
+        """
+        keys = [key for key, _ in islice(self.rows(low, high), RANGE_DELETE_FROM)]
+        if len(keys) == RANGE_DELETE_FROM:
+            batch.delete_range(low, high)
+            return
+        for key in keys:
+            batch.delete(key)
+
+    def free_bytes(self) -> tuple[int, int]:
+        """Free and total bytes of the disk."""
+        usage = shutil.disk_usage(self.path)
+        return usage.free, usage.total
+
+    def nearly_full(self) -> bool:
+        """Whether less than max(5 %, 128 MiB) of the disk is free."""
+        free, total = self.free_bytes()
+        return free < max(total * FREE_FRACTION, FREE_BYTES)
+
+    def close(self) -> None:
+        """Close it; what was not synced is synced by RocksDB."""
+        self._db.close()
+
+
+def new_batch() -> WriteBatch:
+    """An empty batch for raw keys."""
+    return WriteBatch(raw_mode=True)
+
+
+def _failed(what: str, error: Exception) -> StoreError:
+    text = str(error)
+    if "no space" in text.lower() or f"errno {os.strerror(28).lower()}" in text.lower():
+        return DiskFullError(f"{what} failed: {text}")
+    return StoreError(f"{what} failed: {text}")
+
+
+def _options() -> Options:
+    # raw_mode: the default mode writes a config file that is not synced and does not survive power loss.
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_write_buffer_number(6)
+    options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
+    options.set_keep_log_file_num(3)
+    options.set_max_log_file_size(4 * 1024 * 1024)
+    options.set_max_open_files(512)
+    options.set_paranoid_checks(True)
+    return options

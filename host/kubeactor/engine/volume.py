@@ -1,0 +1,114 @@
+"""The truth about ownership lies on the volume: whose data this is, and which shards it owns under which epoch.
+
+A shard begins only by an explicit grant, stored and synced before it is served. So a lost, replaced or emptied volume
+never comes back as an empty bank: it owns nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from kubeactor.engine.layout import EPOCH, VOLUME, epoch_key, range_end
+from kubeactor.engine.store import Store, StoreError, new_batch
+
+__all__ = ["ShardState", "Volume", "VolumeMismatchError"]
+
+FORMAT: Final = 1
+OWNED: Final = "owned"
+
+
+class VolumeMismatchError(StoreError):
+    """Raised when the folder holds the data of another namespace, host or shard count, or of a newer release."""
+
+
+class VolumeRow(msgspec.Struct, array_like=True, frozen=True):
+    """Whose volume it is."""
+
+    format: int
+    namespace: str
+    host: str
+    volume: str
+    shards: int
+
+
+class ShardState(msgspec.Struct, array_like=True, frozen=True):
+    """A shard's epoch on this volume and its state: owned, frozen or given."""
+
+    epoch: int
+    state: str = OWNED
+
+
+class Volume:
+    """Identity and shards of an open store.
+
+    Attributes:
+        row: whose volume it is; states: of every shard it knows.
+    """
+
+    def __init__(self, store: Store, *, namespace: str, host: str, shards: int) -> None:
+        """Read them; a new volume gets an id of its own and no shard.
+
+        Raises:
+            VolumeMismatchError: when the folder belongs to someone else.
+        """
+        self._store = store
+        raw = store.get(VOLUME)
+        if raw is None:
+            self.row = VolumeRow(FORMAT, namespace, host, secrets.token_hex(16), shards)
+            batch = new_batch()
+            batch.put(VOLUME, msgspec.msgpack.encode(self.row))
+            store.write(batch)
+            store.sync()
+        else:
+            self.row = msgspec.msgpack.decode(raw, type=VolumeRow)
+        self._check(namespace, host, shards)
+        self.states = {
+            int.from_bytes(key[-2:], "big"): msgspec.msgpack.decode(value, type=ShardState)
+            for key, value in store.rows(EPOCH, range_end(EPOCH))
+        }
+
+    def _check(self, namespace: str, host: str, shards: int) -> None:
+        row = self.row
+        if row.format > FORMAT:
+            raise VolumeMismatchError(f"{self._store.path} was written by a newer release (format {row.format})")
+        if row.namespace != namespace:
+            raise VolumeMismatchError(f"{self._store.path} holds namespace {row.namespace}, not {namespace}")
+        if row.host != host:
+            raise VolumeMismatchError(f"{self._store.path} is the volume of {row.host}, not of {host}")
+        if row.shards != shards:
+            raise VolumeMismatchError(f"{self._store.path} has {row.shards} shards, not {shards}; that never changes")
+
+    def owned(self) -> dict[int, int]:
+        """Epoch by shard, of those that this volume serves."""
+        return {shard: state.epoch for shard, state in self.states.items() if state.state == OWNED}
+
+    def grant(self, grants: Sequence[tuple[int, int]]) -> list[int]:
+        """Store grants of empty shards, synced; one that is owned at that epoch already stays as it is.
+
+        Returns:
+            The shards that are new.
+
+        Raises:
+            ValueError: when a shard is known here at another epoch, or out of range.
+        """
+        new = []
+        batch = new_batch()
+        for shard, epoch in grants:
+            known = self.states.get(shard)
+            if not 0 <= shard < self.row.shards or epoch < 1:
+                raise ValueError(f"there is no shard {shard} with epoch {epoch} in a namespace of {self.row.shards}")
+            if known is not None:
+                if known != ShardState(epoch):
+                    raise ValueError(f"shard {shard} is {known.state} at epoch {known.epoch} here, not free for {epoch}")
+                continue
+            batch.put(epoch_key(shard), msgspec.msgpack.encode(ShardState(epoch)))
+            new.append((shard, epoch))
+        if new:
+            self._store.write(batch)
+            self._store.sync()
+            self.states.update((shard, ShardState(epoch)) for shard, epoch in new)
+        return [shard for shard, _ in new]

@@ -312,7 +312,11 @@ class ClientConnection(Connection):
             waiter = self._waiting.pop(frame.number, None)
             if waiter is None:
                 raise WireError(f"an answer to {frame.number}, which was not asked")
-            waiter.answered(frame)
+            try:
+                waiter.answered(frame)
+            except WireError:
+                waiter.lost(sent=True)
+                raise
         elif self.welcome is None and isinstance(frame, Welcome | Refused):
             self._greeted(frame)
         else:

@@ -21,9 +21,10 @@ import msgspec
 
 from kubeactor.limits import SHARDS_MAX
 
-__all__ = ["FORMAT", "Document", "HostRow", "Move", "PlacementError", "Plan", "Table", "VolumeLost", "plan"]
+__all__ = ["FORMAT", "Document", "HostRow", "Move", "PlacementError", "Plan", "Table", "VolumeLost", "adopted", "plan"]
 
 FORMAT: Final = 1
+GIVEN: Final = "given"  # the state of a shard that a host gave up, in its inventory
 _RANGE: Final = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _EPOCHS: Final = re.compile(r"([^:]+):([0-9]{1,18})")
 
@@ -125,6 +126,11 @@ class Table:
             raise PlacementError(f"move {move.id!r}: {move.target!r} can't be its target")
         if move.epoch <= owner[1]:
             raise PlacementError(f"move {move.id!r}: epoch {move.epoch} is not above the shard's epoch {owner[1]}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Table) and self.document() == other.document()
+
+    __hash__ = None  # type: ignore[assignment]
 
     def owner(self, shard: int) -> tuple[str, int] | None:
         """(host id, epoch) of the shard, or None while it has no owner. O(1): it is on the path of each call."""
@@ -234,6 +240,56 @@ class Table:
             return cls.of(msgspec.json.decode(data, type=Document))
         except msgspec.MsgspecError as error:
             raise PlacementError(f"not a placement table: {error}") from error
+
+
+def adopted(
+    table: Table,
+    volumes: Mapping[str, str],
+    reports: Mapping[str, Iterable[tuple[int, int, str]]],
+    *,
+    recorded: bool,
+) -> Table:
+    """The table brought up to what lies on the volumes, which is the truth.
+
+    Args:
+        table: the last known one, or an empty one.
+        volumes: host -> id of its volume, for all hosts that were asked.
+        reports: host -> (shard, epoch, state) of what it holds.
+        recorded: whether the table was ever stored. If not, shards that nobody reports can be granted only when
+            nobody reports any: else they were lost.
+
+    Raises:
+        VolumeLost: when a host has another volume or holds less than the table says.
+        PlacementError: when a host that owns shards is missing, two hosts hold one shard, or shards were lost.
+    """
+    for host in table.volumes.keys() - volumes.keys():
+        if owned := table.shards_of(host):
+            raise PlacementError(f"{host} owns shards {_ranges_text(owned)} and is not among the hosts")
+    table = table.with_volumes(volumes)
+    found: dict[int, tuple[str | None, int]] = {}
+    for host, report in sorted(reports.items()):
+        held = {shard: epoch for shard, epoch, state in report if state != GIVEN}
+        less = [s for s in table.shards_of(host) if held.get(s, 0) < table.epoch(s)]
+        if less:
+            raise VolumeLost(f"{host} does not hold shards {_ranges_text(less)}, which the table says are its own")
+        for shard, epoch in held.items():
+            if found.setdefault(shard, (host, epoch))[0] != host:
+                raise PlacementError(f"{host} and {found[shard][0]} both hold shard {shard}")
+    _note_given(found, reports)
+    unseen = [shard for shard in range(table.shards) if shard not in found]
+    if found and unseen and not recorded:
+        raise PlacementError(f"there is no placement table, and no volume holds shards {_ranges_text(unseen)}")
+    return table.assigned((s, host, e) for s, (host, e) in found.items() if (host, e) != table.owner(s))
+
+
+def _note_given(
+    found: dict[int, tuple[str | None, int]], reports: Mapping[str, Iterable[tuple[int, int, str]]]
+) -> None:
+    # Given away to a host that does not hold it: without an owner, and never to be taken for one that has no data.
+    for report in reports.values():
+        for shard, epoch, state in report:
+            if state == GIVEN and found.get(shard, (None, 0))[1] < epoch:
+                found[shard] = (None, epoch)
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -40,7 +40,7 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 log = logging.getLogger(__name__)
 
-Main = Callable[..., int]
+Main = Callable[..., int]  # (context, **arguments) -> exit status
 
 
 class WorkerFatalError(Exception):

@@ -26,23 +26,32 @@ from kubeactor.page import instance_of, label_of
 from kubeactor.supervisor import Supervisor, Timing
 from kubeactor.worker import WorkerContext, WorkerFatalError, WorkerSpec
 
+PR_SET_CHILD_SUBREAPER = 36
+
 
 def say(**what: object) -> None:
     os.write(1, json.dumps(what).encode() + b"\n")
 
 
-def serve(context: WorkerContext, *, refuse: str = "", stubborn: bool = False, late: bool = False) -> int:
-    """Answers the lines of one connection at a time until SIGTERM."""
-    if refuse:
-        raise WorkerFatalError(refuse)
+def serve(context: WorkerContext, *, refuse: str = "", stubborn: bool = False, starts: int = 0) -> int:
+    """Answers the lines of one connection at a time until SIGTERM.
+
+    Args:
+        refuse: a file: while it exists this worker refuses to run, and says its text.
+        stubborn: don't end at SIGTERM.
+        starts: how many starts fail before one serves.
+    """
+    if refuse and Path(refuse).exists():
+        raise WorkerFatalError(Path(refuse).read_text())
+    if context.restarts < starts:
+        raise RuntimeError(f"start {context.restarts} fails")
     if stubborn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     context.page.tick()
-    if not late:
-        context.ready()
-        say(ready=context.name, pid=os.getpid(), restarts=context.restarts)
+    context.ready()
+    say(ready=context.name, pid=os.getpid(), restarts=context.restarts)
     with selectors.DefaultSelector() as selector:
         selector.register(context.supervisor_gone, selectors.EVENT_READ, context.leave_orphaned)
         for sock in context.sockets:
@@ -80,7 +89,7 @@ def about(context: WorkerContext) -> dict[str, Any]:
         "name": context.name,
         "restarts": context.restarts,
         "last_death": context.last_death,
-        "fds": len(os.listdir("/proc/self/fd")),
+        "fds": len(list(Path("/proc/self/fd").iterdir())),
         "mask": len(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
     }
 
@@ -128,14 +137,14 @@ def begin(context: WorkerContext, name: str) -> dict[str, int]:
     return {"pid": os.getpid()}
 
 
-def orphan(_: WorkerContext) -> dict[str, int]:
+def orphan(context: WorkerContext) -> dict[str, int]:
     """Starts a process that outlives its own parent."""
     if (middle := os.fork()) == 0:
         if os.fork() == 0:
             os._exit(0)
         os._exit(0)
     os.waitpid(middle, 0)
-    return {"pid": middle}
+    return {"pid": middle, "restarts": context.restarts}
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -145,6 +154,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 def main(settings: dict[str, Any]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    if settings.get("subreaper"):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     listeners = Listeners()
     specs = []
     for worker in settings["workers"]:

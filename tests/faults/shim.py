@@ -63,7 +63,7 @@ class Event:
     """One thing that a process did. Times are nanoseconds of CLOCK_MONOTONIC."""
 
     kind: Kind
-    thread: int
+    process: int
     began_ns: int
     ended_ns: int
     inode: int
@@ -273,10 +273,10 @@ class Shim:
         end = CONTROL_BYTES + self.switches.record * RECORD.size
         texts = CONTROL_BYTES + RECORDS * RECORD.size
         for at in range(CONTROL_BYTES, end, RECORD.size):
-            kind, thread, began, ended, inode, offset, length, text, size, result = RECORD.unpack_from(self._map, at)
+            kind, process, began, ended, inode, offset, length, text, size, result = RECORD.unpack_from(self._map, at)
             if kind:
                 words = self._map[texts + text : texts + text + size]
-                yield Event(Kind(kind), thread, began, ended, inode, offset, length, words, result)
+                yield Event(Kind(kind), process, began, ended, inode, offset, length, words, result)
 
     def bytes_of(self, event: Event) -> bytes:
         """What a write wrote, read back from the file, removed ones included."""

@@ -50,7 +50,7 @@ struct control {
 
 struct record {
   _Atomic uint32_t kind; /* written last: 0 is a record that its writer did not live to finish */
-  uint32_t thread;
+  uint32_t process;
   uint64_t began_ns, ended_ns, inode, offset, length, text;
   uint32_t text_length;
   int32_t result;
@@ -114,7 +114,7 @@ static void note(enum kind kind, uint64_t began, uint64_t inode, uint64_t offset
   }
   struct record *r = &records[slot];
   if (text_length) memcpy(texts + at, text, text_length);
-  r->thread = (uint32_t)syscall(SYS_gettid);
+  r->process = (uint32_t)getpid();
   r->began_ns = began, r->ended_ns = now_ns();
   r->inode = inode, r->offset = offset, r->length = length;
   r->text = at, r->text_length = (uint32_t)text_length, r->result = result;
@@ -314,9 +314,15 @@ static int fail(int error) {
   return -1;
 }
 
-static void wait_ns(uint64_t ns) {
-  struct timespec rest = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
-  while (nanosleep(&rest, &rest) != 0) die_if_off();
+/* Until the delay is over, or taken back. */
+static void wait_since(uint64_t began) {
+  for (;;) {
+    uint64_t end = began + atomic_load(&control->delay_ns), now = now_ns();
+    die_if_off();
+    if (now >= end || !atomic_load(&control->delay_files)) return;
+    struct timespec rest = {0, (long)(end - now < 1000000 ? end - now : 1000000)};
+    nanosleep(&rest, NULL);
+  }
 }
 
 static int sync_folder(long call, int fd) {
@@ -345,7 +351,7 @@ static int do_sync(long call, int fd) {
   atomic_fetch_add(&control->syncs, 1);
   int last = (files & atomic_load(&control->cut_files)) && counted_down(&control->cut_syncs);
   if (last && atomic_load(&control->cut_before)) cut();
-  if (files & atomic_load(&control->delay_files)) wait_ns(atomic_load(&control->delay_ns));
+  if (files & atomic_load(&control->delay_files)) wait_since(began);
   die_if_off();
   if ((files & atomic_load(&control->fail_sync_files)) && reached(&control->fail_sync_at)) {
     note(SYNC_FAILED, began, st.st_ino, 0, size, NULL, 0, EIO);

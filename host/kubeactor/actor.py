@@ -13,6 +13,7 @@ from kubeactor.arguments import Arguments
 from kubeactor.context import Context
 from kubeactor.errors import ActorError, ActorPrivateMethodError, ActorUnknownMethodError
 from kubeactor.limits import CALL_MAX_S
+from kubeactor.page import METHOD_BYTES
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -118,12 +119,13 @@ def method(
 class Method:
     """One callable method of an actor class."""
 
-    __slots__ = ("arguments", "function", "internal", "name", "owner", "timeout_s")
+    __slots__ = ("arguments", "function", "internal", "label", "name", "owner", "timeout_s")
 
     def __init__(self, name: str, function: Callable[..., Any], owner: str) -> None:
         options: _Options = getattr(function, "__kubeactor_options__", _Options(False, None, ()))
         self.name = name
         self.owner = owner
+        self.label = b"\0" + name.encode()[:METHOD_BYTES] + b"\0"  # as kubeactor.page.label_of ends
         self.function = function
         self.internal = options.internal
         self.timeout_s = options.timeout_s

@@ -121,7 +121,9 @@ def import_object(target: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(found, part):
             near = difflib.get_close_matches(part, [n for n in vars(found) if not n.startswith("_")], 1)
-            raise UserCodeError(f"{module_name} has no {attribute!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise UserCodeError(
+                f"{module_name} has no {attribute!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
         found = getattr(found, part)
     return found
 

@@ -100,7 +100,9 @@ class Env:
         """
         env = request.scope.get("state", {}).get(STATE_KEY)
         if not isinstance(env, cls):
-            raise TypeError(f"{cls.__name__}.of(request) works behind a kubeactor front door; found {type(env).__name__}")
+            raise TypeError(
+                f"{cls.__name__}.of(request) works behind a kubeactor front door; found {type(env).__name__}"
+            )
         return env
 
     @asynccontextmanager
@@ -158,5 +160,3 @@ def _configured(cls: type[Env], name: str, hint: Any, environ: Mapping[str, str]
         return msgspec.convert(text, hint, strict=False)
     except msgspec.ValidationError as error:
         raise ValueError(f"the environment variable {name} is not of its type: {error}") from error
-
-

@@ -142,7 +142,7 @@ class Scope:
             id=derived_id(self.parent_token(), binding, identity, method.name, number),
             bucket=self.bucket,
             chain=chain,
-            root=self.root,
+            root=self.root or self.parent_token(),
             repeat=self.repeat or self.bucket == DAY,
             internal=True,
             scope=self,

@@ -177,7 +177,9 @@ class Alarms:
         next_us = now_us + int(backoff_s(retries) * 1e6)
         text = f"{error.name}: {error.detail}"[:1000]
         new = msgspec.structs.replace(row, retries=retries, parked=parked, next_us=next_us, error=text)
-        log.warning("alarm failed", extra={"instance": instance.key, "retries": retries, "parked": parked, "error": text})
+        log.warning(
+            "alarm failed", extra={"instance": instance.key, "retries": retries, "parked": parked, "error": text}
+        )
         self._system_write(instance, row, new)
         if parked:
             self.parked += 1
@@ -282,7 +284,9 @@ class Alarms:
         if row is None or row.parked or row.next_us != due_us:
             return False
         self._running.add(key)
-        engine.admit(instance, AlarmCall(self, instance, row, engine.clock.monotonic() + CALL_MAX_S * 100, self._timeout_s))
+        engine.admit(
+            instance, AlarmCall(self, instance, row, engine.clock.monotonic() + CALL_MAX_S * 100, self._timeout_s)
+        )
         return True
 
     def ended(self, instance: Instance) -> None:

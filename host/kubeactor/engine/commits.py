@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from kubeactor.call import CLIENT, MESSAGE, Call
+from kubeactor.call import CLIENT, MESSAGE
 from kubeactor.engine.alarms import changed
 from kubeactor.engine.instance import Instance
 from kubeactor.engine.layout import range_end
@@ -84,7 +84,7 @@ class Commits:
         engine = self._engine
         call = turn.call
         id = call.id
-        if not turn.wrote and call.__class__ is Call and (id is None or id.kind not in (CLIENT, MESSAGE)):
+        if not turn.wrote and turn.method is not None and (id is None or id.kind not in (CLIENT, MESSAGE)):
             engine.turn_committed(turn, body)
             return
         instance = turn.instance
@@ -98,7 +98,7 @@ class Commits:
                     batch.delete(data + key)
                 else:
                     batch.put(data + key, value)
-        if call.__class__ is Call:
+        if turn.method is not None:
             if id is not None:
                 engine.results.record(batch, instance, call, body, wrote=turn.wrote)
         else:
@@ -145,7 +145,7 @@ class Commits:
             if alarm_changes:
                 engine.alarms.written(instance, alarm)
             # A caller in this chain may be the receiver, whose turn waits for this very reply.
-            waits = bool(entries) and call.__class__ is Call and not call.chain
+            waits = bool(entries) and turn.method is not None and not call.chain
             if waits:
                 number = instance.batch
                 delivery = Delivery(engine.loop, len(entries), lambda: engine.reply(instance, call, body, number))

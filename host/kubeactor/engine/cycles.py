@@ -47,6 +47,15 @@ class Probe(msgspec.Struct, array_like=True, frozen=True):
     steps: list[Step]
     victim: bytes = b""
 
+    def encode(self) -> bytes:
+        """As it travels."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Probe:
+        """What `encode` made."""
+        return msgspec.msgpack.decode(data, type=cls)
+
 
 class Cycles:
     """Finds and breaks the cycles that a host's queued calls are part of."""

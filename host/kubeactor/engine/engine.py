@@ -27,6 +27,7 @@ from kubeactor.engine.instance import Instance
 from kubeactor.engine.loop import EngineLoop, NoPage, Page, start_task
 from kubeactor.engine.outbox import Outbox, counted
 from kubeactor.engine.results import CONFLICT, Results
+from kubeactor.engine.stats import Stats
 from kubeactor.engine.store import Store, WriteBatch, new_batch
 from kubeactor.engine.system import SystemCall
 from kubeactor.engine.turn import Turn
@@ -59,26 +60,11 @@ if TYPE_CHECKING:
     from kubeactor.application import Application
     from kubeactor.env import Env
 
-__all__ = ["Engine", "Stats"]
+__all__ = ["Engine"]
 
 ACTIVATION_BACKOFF_MAX_S: Final = 60.0
 
 log = logging.getLogger("kubeactor.engine")
-
-
-class Stats:
-    """Counters since start; `errors` by name."""
-
-    __slots__ = ("activations", "cycles", "errors", "evictions", "leftovers", "replays", "turns")
-
-    def __init__(self) -> None:
-        self.turns = 0
-        self.activations = 0
-        self.evictions = 0
-        self.replays = 0
-        self.cycles = 0
-        self.leftovers = 0
-        self.errors: dict[str, int] = {}
 
 
 class Served:
@@ -131,7 +117,7 @@ class Engine:
         self.clock = clock or Clock()
         self.page = loop.page = page or NoPage()
         self.dispatcher: Dispatcher = self
-        self.stats = Stats()
+        self.stats = Stats(self)
         self.disk_full = False
         self.stopping = False
         self.failure: str | None = None
@@ -169,6 +155,7 @@ class Engine:
         """Take a call; it is replied to exactly once."""
         epoch = self.epochs.get(call.shard)
         if epoch is None or (call.epoch and call.epoch != epoch) or self.stopping:
+            self.stats.fenced += 1
             call.reply(self._fenced(call, epoch))
             return
         served = self.served.get(call.binding)
@@ -309,7 +296,8 @@ class Engine:
                 args, kwargs = method.arguments.decode(call.body, call.format)
                 coroutine = method.function(actor, *args, **kwargs)
         except Exception as error:
-            self._reply_error(instance, call, self._as_actor_error(error, call))
+            refused = error if isinstance(error, ActorError) else self._as_actor_error(error, call)
+            self._reply_error(instance, call, refused)
             return
         self._run(instance, turn, coroutine)
 
@@ -318,7 +306,7 @@ class Engine:
         self.stats.turns += 1
         context = self._context.copy()
         context.run(SCOPE.set, turn)
-        task = start_task(self.loop, coroutine, context, instance.key)
+        task = start_task(self.loop, coroutine, context, turn.label)
         turn.task = task
         if task.done():
             self._finish(turn, task)
@@ -406,7 +394,7 @@ class Engine:
         call = turn.call
         if turn.seen > instance.batch:
             instance.batch = turn.seen
-        if call.__class__ is Call:
+        if turn.method is not None:
             if reply:
                 self.reply(instance, call, body, instance.batch)
         elif isinstance(call, Activation):
@@ -450,7 +438,6 @@ class Engine:
         name = instance_text(instance.key) + "." + turn.call.method
         self._end_failed(turn, ActorMethodTimeoutError(f"{name} used up its budget"))
         if self.leftovers > LEFTOVERS:
-            self.stats.leftovers = self.leftovers
             self.fail(f"more than {LEFTOVERS} turns that timed out ignore their cancellation")
         self.next_turn(instance)
 
@@ -613,5 +600,3 @@ def _unawaited(turn: Turn) -> ActorError:
     assert call is not None
     file, line = call.where
     return ActorUnawaitedCallError(f"{call.method}(...) at {file}:{line} was not awaited; write `await`, or ctx.send")
-
-

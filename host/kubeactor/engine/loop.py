@@ -96,7 +96,9 @@ def new_event_loop() -> EngineLoop:
     return EngineLoop()
 
 
-def start_task(loop: EngineLoop, coroutine: Coroutine[Any, Any, Any], context: Context, label: bytes) -> asyncio.Task[Any]:
+def start_task(
+    loop: EngineLoop, coroutine: Coroutine[Any, Any, Any], context: Context, label: bytes
+) -> asyncio.Task[Any]:
     """A Task of the coroutine whose first step has run; it may be done.
 
     Args:

@@ -326,9 +326,7 @@ class Outbox:
             delay = UNKNOWN_RETRY_S if outcome.started == "unknown" else float(outcome.retry_after_s or 1)
             self._engine.loop.call_later(delay, self._deliver, sender, key)
         elif isinstance(outcome, Problem) or entry.row.attempts + 1 >= MESSAGE_ATTEMPTS:
-            row = msgspec.structs.replace(
-                entry.row, stage=UNDELIVERED, attempts=0, next_us=0, error=outcome.to_wire()
-            )
+            row = msgspec.structs.replace(entry.row, stage=UNDELIVERED, attempts=0, next_us=0, error=outcome.to_wire())
             self._write(sender, entry, row, lambda: self._refused(sender, key, entry))
         else:
             self.failed += 1

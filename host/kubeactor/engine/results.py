@@ -156,7 +156,9 @@ class Results:
         if instance.keyed is None:
             instance.keyed = {}
             for day in days:
-                prefix = layout.shard_prefix(instance.shard, layout.KEYED) + day.to_bytes(4, "big") + instance.key + b"\0"
+                prefix = (
+                    layout.shard_prefix(instance.shard, layout.KEYED) + day.to_bytes(4, "big") + instance.key + b"\0"
+                )
                 instance.keyed[day] = sum(1 for _ in self._store.rows(prefix, layout.range_end(prefix)))
         return sum(count for day, count in instance.keyed.items() if day in days)
 

@@ -22,6 +22,8 @@ __all__ = ["UNCHANGED", "Turn"]
 
 UNCHANGED: Final[Any] = object()
 ROW_OVERHEAD_BYTES: Final = 16
+# The page shows a system turn without a method's name.
+ENGINE_LABEL: Final = b"\0-\0"
 
 
 class Turn(Scope):
@@ -69,7 +71,7 @@ class Turn(Scope):
         self.unawaited = None
         self.engine = engine
         self.instance = instance
-        self.label = instance.key
+        self.label = instance.key + (method.label if method is not None else ENGINE_LABEL)
         self.call = call
         self.method = method
         self.task: asyncio.Task[Any] | None = None

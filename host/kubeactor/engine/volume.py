@@ -103,7 +103,9 @@ class Volume:
                 raise ValueError(f"there is no shard {shard} with epoch {epoch} in a namespace of {self.row.shards}")
             if known is not None:
                 if known != ShardState(epoch):
-                    raise ValueError(f"shard {shard} is {known.state} at epoch {known.epoch} here, not free for {epoch}")
+                    raise ValueError(
+                        f"shard {shard} is {known.state} at epoch {known.epoch} here, not free for {epoch}"
+                    )
                 continue
             batch.put(epoch_key(shard), msgspec.msgpack.encode(ShardState(epoch)))
             new.append((shard, epoch))

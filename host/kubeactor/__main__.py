@@ -1,0 +1,5 @@
+"""`python -m kubeactor`."""
+
+from kubeactor.cli import main
+
+main()

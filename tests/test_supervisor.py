@@ -133,6 +133,21 @@ def test_starts_that_fail_are_backed_off_and_the_first_good_one_serves(start: St
     assert running.log().count("worker a died: RuntimeError: start") == 4
 
 
+def test_a_fork_that_the_system_refuses_is_tried_again(start: Start) -> None:
+    running, port = start(refused_forks=3)
+    assert ask(port, "about")["last_death"] == "could not be started: Resource temporarily unavailable"
+    assert running.log().count("could not be started") == 3
+
+
+def test_a_fault_of_the_supervisor_itself_ends_its_workers_too(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "changed").mkdir()  # what watches for a change can't remove it and raises
+    running, _ = start(ready=False, changed=str(tmp_path / "changed"), timing={"watch_s": 0.3})
+    worker = watched(running.hears("ready")["pid"])
+    assert running.ends() == 1
+    assert gone(worker)
+    assert "IsADirectoryError" in running.log() or "PermissionError" in running.log()
+
+
 def test_a_worker_that_refuses_its_configuration_ends_the_supervisor_with_its_sentence(
     start: Start, tmp_path: Path
 ) -> None:

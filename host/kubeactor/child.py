@@ -301,9 +301,11 @@ class Child:
             log.info("worker %s ended: %s", self.spec.name, describe(code))
             return code
         self.last_death = self._verdict or self._reported or describe(code)
-        log.warning("worker %s died: %s", self.spec.name, self.last_death)
+        delay_s = self._restarts.delay_s(now, self.ready)
+        self.due = now + delay_s
+        after = f"; the next one starts in {delay_s:g} s" if delay_s else ""
+        log.warning("worker %s died: %s%s", self.spec.name, self.last_death, after)
         self._blame(code)
-        self.due = now + self._restarts.delay_s(now, self.ready)
         return code
 
     def start_failed(self, now: float, error: OSError) -> None:

@@ -236,13 +236,15 @@ class Supervisor:
 
     def _give_up(self, child: Child) -> None:
         child.due = None
-        self.message = child.last_death or describe(worker.FATAL)
-        if self._aim is _Aim.SERVE and self._watch and self._listeners.reexecuted:
-            log.error("worker %s can't run: %s; waiting for the next change", child.spec.name, self.message)
+        if self._aim is not _Aim.SERVE:
+            return
+        reason = child.last_death or describe(worker.FATAL)
+        if self._watch and self._listeners.reexecuted:
+            log.error("worker %s can't run: %s; waiting for the next change", child.spec.name, reason)
             self._aim_for(_Aim.WAIT)
-        elif self._aim is _Aim.SERVE:
-            log.error("worker %s can't run: %s", child.spec.name, self.message)
-            self._status = worker.FATAL
+        else:
+            log.error("worker %s can't run: %s", child.spec.name, reason)
+            self.message, self._status = reason, worker.FATAL
             self._aim_for(_Aim.END)
 
     def _end_children(self) -> None:

@@ -59,7 +59,7 @@ class WorkerSpec:
         sockets: listening sockets, non-blocking, from `Listeners.listen`.
         data: the folder on the data volume for turn.page and quarantine.json, which must exist; None for a worker
             without a volume (its page is in memory, its quarantine ends with the supervisor).
-        memory_limit_bytes: None takes the cgroup's; 0 sets no limit.
+        memory_limit_bytes: of this worker alone; None takes the cgroup's, 0 sets none.
     """
 
     name: str

@@ -7,6 +7,7 @@ error. The workers below serve a few one-word commands, a line each, on their so
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import logging
 import os
@@ -189,8 +190,21 @@ def main(settings: dict[str, Any]) -> int:
 def preload(settings: dict[str, Any]) -> None:
     if settings.get("thread"):
         threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    refuse_forks(settings.get("refused_forks", 0))
     if "code" in settings:
         compile(Path(settings["code"]).read_text(), "code", "exec")
+
+
+def refuse_forks(count: int) -> None:
+    """The system has no process left for the first forks."""
+    fork, left = os.fork, [OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))] * count
+
+    def refusing() -> int:
+        if left:
+            raise left.pop()
+        return fork()
+
+    os.fork = refusing
 
 
 def hangup(kind: str | None, supervisor: Callable[[], Supervisor]) -> Callable[[], None] | None:

@@ -73,8 +73,12 @@ def supervised(settings: dict[str, Any], log: Path) -> Iterator[Supervised]:
     try:
         yield running
     finally:
-        running.process.kill()
-        running.process.wait(LIMIT_S)
+        try:
+            running.process.terminate()
+            running.process.wait(LIMIT_S)
+        finally:
+            running.process.kill()
+            running.process.wait(LIMIT_S)
         assert running.process.stdout is not None
         running.process.stdout.close()
 

@@ -389,11 +389,7 @@ def _json_ready(value: Any, path: str, depth: int) -> Any:
         }
     if kind in (list, tuple, set, frozenset):
         return [_json_ready(item, f"{path}[{n}]", depth + 1) for n, item in enumerate(value)]
-    try:
-        codec.encode(value)  # refuses it, and knows why
-    except CodecError as error:
-        raise CodecError(path + error.detail.removeprefix("$")) from error
-    raise AssertionError(kind)
+    raise CodecError(f"{path}: {codec.why_not(value)}")
 
 
 def _json_key(key: Any, path: str) -> Any:

@@ -24,7 +24,7 @@ from msgspec.msgpack import Decoder, Encoder, Ext
 from kubeactor.errors import CodecError
 from kubeactor.ids import ActorId
 
-__all__ = ["DEPTH", "VERSION", "decode", "encode"]
+__all__ = ["DEPTH", "VERSION", "decode", "encode", "why_not"]
 
 VERSION: Final = b"\x01"
 DEPTH: Final = 100  # levels of containers; a value nested deeper is refused
@@ -136,7 +136,7 @@ def _packable(value: Any, depth: int, thorough: bool = False) -> Any:
     if (extension := _EXTENSIONS.get(kind)) is not None:
         return extension(value)
     if kind not in _CONTAINERS:
-        raise _Refusal(_why_not(value))
+        raise _Refusal(why_not(value))
     if depth >= DEPTH:
         raise _Refusal(f"is nested deeper than {DEPTH} levels")
     if kind is dict:
@@ -309,7 +309,8 @@ _unpack: Final[Callable[[Any], Any]] = Decoder(ext_hook=_read_extension).decode
 # What is refused, and what to write instead --------------------------------------------------------------------------
 
 
-def _why_not(value: object) -> str:
+def why_not(value: object) -> str:
+    """Why a value of that type has no stored form, and what to write instead; goes on after `$.path: `."""
     kind = type(value)
     name = kind.__name__
     if hasattr(kind, "__kubeactor_stub__"):

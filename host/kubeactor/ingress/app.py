@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -28,6 +29,8 @@ from kubeactor.ingress.requests import conditions_of, is_call_path, target_of
 from kubeactor.ingress.state import Ingress
 
 __all__ = ["IngressApp", "make_app"]
+
+logger = logging.getLogger("kubeactor.ingress")
 
 _NOT_FOUND: Final = "nothing is served at this path"
 
@@ -73,10 +76,15 @@ class IngressApp:
         if scope["type"] == "lifespan":
             await (self._service if self._door is None else self._door.lifespan)(scope, receive, send)
         elif scope["type"] == "http":
-            send = self._counted(send)
-            if any(name == b"expect" for name, _ in scope["headers"]):
-                receive, send = _closing_unless_read(receive, send)
-            await self._app_of(scope["path"])(scope, receive, send)
+            try:
+                await self._respond(scope, receive, self._counted(send))
+            except asyncio.CancelledError:
+                logger.warning("%s %s was cut off by the end of the server", scope["method"], scope["path"])
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if any(name == b"expect" for name, _ in scope["headers"]):
+            receive, send = _closing_unless_read(receive, send)
+        await self._app_of(scope["path"])(scope, receive, send)
 
     def _app_of(self, path: str) -> ASGIApp:
         if path in self._paths:
@@ -133,6 +141,7 @@ class ActorCalls:
             reply=_no_reply,
             id=call_id,
             bucket=bucket,
+            root=self._ingress.root(number),
         )
         outcome = await self._outcome(call, number)
         self._ingress.stats.took(time.monotonic() - started)

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from kubeactor.call import CLIENT, LOCAL
+from kubeactor.env import STATE_KEY
 from kubeactor.errors import ActorError, BodyTooLargeError
 from kubeactor.ingress.problem import send_answer, unexpected
 from kubeactor.ingress.requests import conditions_of
@@ -31,7 +32,6 @@ from kubeactor.scope import SCOPE, RequestScope
 
 __all__ = ["FrontDoor", "check_length"]
 
-STATE_KEY: Final = "kubeactor.env"
 NO_SHARD: Final = -1  # stands where the shard does in a call's token, so that no call has a front door's token
 
 logger = logging.getLogger("kubeactor.ingress")
@@ -91,7 +91,7 @@ class FrontDoor:
                 parent=parent,
                 bucket=bucket,
                 deadline=deadline,
-                root=parent,
+                root=self._ingress.root(number),
                 repeat=attempt > 0,
             )
             failure = await self._run(scope, exchange, request)

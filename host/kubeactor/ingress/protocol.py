@@ -38,6 +38,7 @@ HEAD_MAX_BYTES: Final = 32 * 1024
 WAITING_BYTES: Final = 1024 * 1024
 ARRIVAL_S: Final = 30.0
 STALLED_S: Final = 60.0
+LINGER_S: Final = 2.0
 KEEP_ALIVE_S: Final = 75.0
 SWEEP_S: Final = 1.0
 
@@ -130,10 +131,11 @@ class FastCall(Call):
         self.number = number = ingress.next_request()
         self.id, self.bucket = ingress.call_id(number, conditions[0])
         self.chain = ()
-        self.root = b""
+        self.root = ingress.root(number)
         self.repeat = False
         self.internal = False
         self.scope = None
+        self.target = None
         self.connection = connection
         self.attempt = 0
         self.answer: bytes | None = None
@@ -181,6 +183,7 @@ class ActorHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._again = False  # the message asked for an upgrade; it is parsed again without
         self._fault: Answer | None = None
+        self._ended = False
         self._running: RequestResponseCycle | None = None
 
     # The connection's life
@@ -211,14 +214,16 @@ class ActorHttpProtocol(HttpToolsProtocol):
     def expire(self, now: float) -> None:
         """Close the connection if what it waits for takes too long."""
         age_s = now - self.since
-        if self.flow.write_paused:
+        if self._ended:
+            late = age_s > LINGER_S
+        elif self.flow.write_paused:
             late = age_s > STALLED_S
         elif self._missing or self._arriving:
             late = age_s > ARRIVAL_S
         else:
             late = age_s > self.listener.keep_alive_s and not self.calls and not self._busy
         if late:
-            self.ingress.stats.expired += 1
+            self.ingress.stats.expired += not self._ended
             self.transport.abort()
 
     def pause_writing(self) -> None:
@@ -394,6 +399,7 @@ class ActorHttpProtocol(HttpToolsProtocol):
     def _fail(self, fault: Answer) -> None:
         """Answer bytes that are no request after all earlier ones, and close."""
         self._fault = fault
+        self._rest = b""
         self.flow.pause_reading()
         if self._arriving and not self._in_head:  # the newest request would wait for the rest of its body
             if self.pipeline:
@@ -415,10 +421,19 @@ class ActorHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _end(self, fault: Answer | None) -> None:
-        if fault is not None:
-            self.ingress.stats.count(fault.status)
-            self.transport.write(self._rendered(fault, close=True))
-        self.transport.close()
+        """Write the last answer, and close when the client does or a little later.
+
+        To close at once, with bytes unread, would be a reset that can take the answer from the client (RFC 9112, 9.6).
+        """
+        if fault is None or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.ingress.stats.count(fault.status)
+        self.transport.write(self._rendered(fault, close=True))
+        self.transport.write_eof()
+        self._ended = True
+        self.since = self.listener.clock
+        self.flow.resume_reading()
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
@@ -429,13 +444,13 @@ class ActorHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request's head is there: uvicorn starts the app."""
-        self._in_head = False
-        if self.parser.should_upgrade():
-            if self.parser.get_method() == b"CONNECT":
-                raise ValueError("CONNECT is not served")
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+        elif self.parser.get_method() == b"CONNECT":
+            raise ValueError("CONNECT is not served")
+        else:
             self._again = True
-            return
-        super().on_headers_complete()
+        self._in_head = False
 
     def on_body(self, body: bytes) -> None:
         """A part of a request's body."""
@@ -461,6 +476,7 @@ class ActorHttpProtocol(HttpToolsProtocol):
             return
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+            self._go_on()  # the rest of its body may wait
         elif self._fault is not None:
             self._end(self._fault)
         else:

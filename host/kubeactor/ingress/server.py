@@ -21,10 +21,12 @@ BACKLOG: Final = 2048
 
 
 class _Server(Server):
-    """Leaves the signals to the process that embeds it, and tells when it accepts connections."""
+    """Leaves the signals to the process that embeds it, tells when it accepts connections, ends within the grace."""
 
-    def __init__(self, config: Config, on_start: Callable[[], None]) -> None:
+    def __init__(self, config: Config, listener: Listener, grace_s: float, on_start: Callable[[], None]) -> None:
         super().__init__(config)
+        self._listener = listener
+        self._grace_s = grace_s
         self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -32,6 +34,12 @@ class _Server(Server):
         await super().startup(sockets)
         await self.on_tick(0)  # the date header of the first response
         self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let running requests end, then cut their connections, so that none gets a 500 for being cancelled."""
+        timer = asyncio.get_running_loop().call_later(self._grace_s, self._listener.abort)
+        await super().shutdown(sockets)
+        timer.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -46,9 +54,10 @@ async def serve(
     *,
     stop: asyncio.Event,
     fast: bool = True,
-    grace_s: int = 1,
+    grace_s: float = 1.0,
     keep_alive_s: float = KEEP_ALIVE_S,
     started: Callable[[], None] = lambda: None,
+    on_listener: Callable[[Listener], None] = lambda listener: None,
 ) -> None:
     """Serve until `stop` is set, then end gracefully.
 
@@ -61,11 +70,13 @@ async def serve(
         grace_s: how long running requests may go on after `stop`; then their connections are cut.
         keep_alive_s: how long a connection may be idle.
         started: called when connections are accepted.
+        on_listener: called with what joins the connections, for those who watch them.
 
     Raises:
         RuntimeError: when the lifespan of the front door failed; its log tells why.
     """
     listener = Listener(ingress, fast=fast, keep_alive_s=keep_alive_s)
+    on_listener(listener)
     config = Config(
         app,
         http=listener.protocol,  # type: ignore[arg-type]
@@ -78,9 +89,9 @@ async def serve(
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_graceful_shutdown=grace_s,
+        timeout_graceful_shutdown=grace_s,  # type: ignore[arg-type]  # counts from 0.1 s later
     )
-    server = _Server(config, started)
+    server = _Server(config, listener, grace_s, started)
     watching = asyncio.create_task(_stop(server, stop))
     try:
         await server.serve(list(sockets))

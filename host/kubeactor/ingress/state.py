@@ -91,7 +91,11 @@ class Ingress:
 
     def local_id(self, number: int) -> CallId:
         """The call id of a request without a key of the client's."""
-        return CallId(LOCAL, self._session + number.to_bytes(8, "big"))
+        return CallId(LOCAL, self.root(number))
+
+    def root(self, number: int) -> bytes:
+        """The root token of a request: the youngest in a cycle has the highest, and gives way."""
+        return self._session + number.to_bytes(8, "big")
 
     def call_id(self, number: int, key: bytes | None) -> tuple[CallId, int]:
         """The call id of a request, and the bucket in which results below it are kept."""

@@ -66,7 +66,7 @@ function response(status, _, body)
     last = now()
   elseif status == 200 and body:find('^{"ok":false,') then
     refused = refused + 1
-  elseif status ~= 200 or not body:find('^{"status":') then
+  elseif status ~= 200 or body ~= "ok\n" then
     bad = bad + 1
     if first_bad == "" then
       first_bad = status .. " " .. body:sub(1, 200)

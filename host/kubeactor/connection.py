@@ -12,7 +12,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from kubeactor.call import Call
 from kubeactor.errors import ActorError
@@ -118,9 +118,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of asyncio.Protocol."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods only
+        self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         _notice_dead_peers(transport.get_extra_info("socket"))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -196,11 +195,16 @@ class Connection(asyncio.Protocol):
         self.flush()
 
     def fail(self, reason: str) -> None:
-        """Cut the connection: neither side's unsent or unread bytes count any more."""
+        """Cut the connection since the peer did something wrong."""
+        if not self.closed:
+            _log.warning("connection cut: %s", reason)
+            self.abort(reason)
+
+    def abort(self, reason: str) -> None:
+        """Cut the connection: bytes that are unsent or unread count no more."""
         if not self.closed:
             self.closed = True
             self.reason = reason
-            _log.warning("connection cut: %s", reason)
             if self.transport is not None:
                 self.transport.abort()
 

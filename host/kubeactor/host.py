@@ -57,9 +57,6 @@ class Owner(Dispatcher, Protocol):
     def grant(self, shards: Sequence[tuple[int, int]]) -> None:
         """Begin (shard, epoch) empty: stored and synced when it returns. Idempotent."""
 
-    def probe(self, shard: int, body: bytes, reply: Callable[[bytes | ActorError], None]) -> None:
-        """Answer another host's question about a shard's turns, see `Router.probe`."""
-
 
 class HostServer:
     """Serves an engine on listening sockets.
@@ -69,17 +66,26 @@ class HostServer:
         connections: the open ones, by the session of the dialer.
     """
 
-    def __init__(self, engine: Owner, sockets: Sequence[socket.socket], credentials: Sequence[bytes] = (b"",)) -> None:
+    def __init__(
+        self,
+        engine: Owner,
+        sockets: Sequence[socket.socket],
+        credentials: Sequence[bytes] = (b"",),
+        *,
+        probed: Callable[[bytes], None] = lambda body: None,
+    ) -> None:
         """Made before `start`.
 
         Args:
             engine: takes the calls.
             sockets: bound (TCP or Unix); they are listened on and closed by this server.
             credentials: accepted tokens; the empty one lets everybody in.
+            probed: takes what another host's `Router.probe` was given; raises ValueError when it is malformed.
         """
         self.credentials = tuple(credentials)
         self.connections: dict[bytes, ServerConnection] = {}
         self._engine = engine
+        self._probed = probed
         self._sockets = list(sockets)
         self._servers: list[asyncio.Server] = []
         self._unknown: set[ServerConnection] = set()
@@ -114,7 +120,7 @@ class HostServer:
         # What the dialer sent on an earlier connection and we have not read yet, it will send again as a repeat. Read
         # after that, it would look like a new call and be applied twice.
         if earlier := self.connections.pop(hello.session, None):
-            earlier.fail("the dialer has a newer connection")
+            earlier.abort("the dialer has a newer connection")
         self._unknown.discard(connection)
         self.connections[hello.session] = connection
         return Welcome(VERSION, engine.namespace_uid, engine.host_id, engine.volume_id, engine.shards)
@@ -137,13 +143,19 @@ class HostServer:
         if type(frame) is CallFrame:
             self._engine.submit(_call(frame, partial(_answer, connection, frame.number)))
         elif type(frame) is Probe:
-            self._engine.probe(frame.shard, frame.body, partial(_answer, connection, frame.number))
+            self._probe(frame)
         elif type(frame) is InventoryRequest:
             connection.reply(Inventory(frame.number, self._engine.inventory()))
         elif type(frame) is GrantRequest:
             self._grant(connection, frame)
         else:
             raise WireError(f"a {type(frame).__name__} from a dialer")
+
+    def _probe(self, frame: Probe) -> None:
+        try:
+            self._probed(frame.body)
+        except ValueError as error:
+            raise WireError(f"not a probe: {error}") from error
 
     def _grant(self, connection: ServerConnection, frame: GrantRequest) -> None:
         assert connection.hello is not None

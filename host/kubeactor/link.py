@@ -118,4 +118,4 @@ class Link:
         """Start to close: whoever waits for an answer is told in the next tick that it is lost."""
         self._task.cancel()
         if self.connection is not None:
-            self.connection.fail("the router gave up this connection")
+            self.connection.abort("the router gave up this connection")

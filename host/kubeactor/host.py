@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from kubeactor.call import Call, Dispatcher
 from kubeactor.connection import ClientConnection, ServerConnection, dial
-from kubeactor.errors import ActorError, ActorUnauthenticatedError, BodyTooLargeError
+from kubeactor.errors import ActorError, ActorFencedError, ActorUnauthenticatedError, BodyTooLargeError
 from kubeactor.limits import BODY_BYTES, CALL_MAX_S
 from kubeactor.placement import PlacementError, Table, adopted, plan
 from kubeactor.placement_file import load, save
@@ -55,7 +55,14 @@ class Owner(Dispatcher, Protocol):
         """(shard, epoch, state) of all that the volume knows."""
 
     def grant(self, shards: Sequence[tuple[int, int]]) -> None:
-        """Begin (shard, epoch) empty: stored and synced when it returns. Idempotent."""
+        """Begin (shard, epoch) empty: stored and synced when it returns. Idempotent.
+
+        Raises:
+            ValueError: when the volume knows one of them at another epoch.
+        """
+
+    def probe(self, shard: int, body: bytes, reply: Callable[[bytes | ActorError], None]) -> None:
+        """Answer what another host's `Router.probe` asks; raises ValueError when it is malformed."""
 
 
 class HostServer:
@@ -66,26 +73,17 @@ class HostServer:
         connections: the open ones, by the session of the dialer.
     """
 
-    def __init__(
-        self,
-        engine: Owner,
-        sockets: Sequence[socket.socket],
-        credentials: Sequence[bytes] = (b"",),
-        *,
-        probed: Callable[[bytes], None] = lambda body: None,
-    ) -> None:
+    def __init__(self, engine: Owner, sockets: Sequence[socket.socket], credentials: Sequence[bytes] = (b"",)) -> None:
         """Made before `start`.
 
         Args:
             engine: takes the calls.
             sockets: bound (TCP or Unix); they are listened on and closed by this server.
             credentials: accepted tokens; the empty one lets everybody in.
-            probed: takes what another host's `Router.probe` was given; raises ValueError when it is malformed.
         """
         self.credentials = tuple(credentials)
         self.connections: dict[bytes, ServerConnection] = {}
         self._engine = engine
-        self._probed = probed
         self._sockets = list(sockets)
         self._servers: list[asyncio.Server] = []
         self._unknown: set[ServerConnection] = set()
@@ -143,7 +141,7 @@ class HostServer:
         if type(frame) is CallFrame:
             self._engine.submit(_call(frame, partial(_answer, connection, frame.number)))
         elif type(frame) is Probe:
-            self._probe(frame)
+            self._probe(connection, frame)
         elif type(frame) is InventoryRequest:
             connection.reply(Inventory(frame.number, self._engine.inventory()))
         elif type(frame) is GrantRequest:
@@ -151,9 +149,9 @@ class HostServer:
         else:
             raise WireError(f"a {type(frame).__name__} from a dialer")
 
-    def _probe(self, frame: Probe) -> None:
+    def _probe(self, connection: ServerConnection, frame: Probe) -> None:
         try:
-            self._probed(frame.body)
+            self._engine.probe(frame.shard, frame.body, partial(_answer, connection, frame.number))
         except ValueError as error:
             raise WireError(f"not a probe: {error}") from error
 
@@ -165,8 +163,8 @@ class HostServer:
             return
         try:
             self._engine.grant(frame.shards)
-        except ActorError as error:
-            connection.reply(failure(frame.number, error))
+        except ValueError as error:
+            connection.reply(failure(frame.number, ActorFencedError(str(error))))
         else:
             connection.reply(Granted(frame.number))
 

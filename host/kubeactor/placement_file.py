@@ -94,33 +94,31 @@ def _check_addresses(addresses: Mapping[str, str]) -> None:
 class PlacementWatcher:
     """Looks at the file every 0.2 s and calls back when it changed. A damaged file is told of and changes nothing.
 
+    The file may come later than its watcher: a host can start before anybody has placed its shards.
+
     Attributes:
-        current: the last good placement.
+        current: the last good placement; None before the first.
         trouble: what is wrong with the file as it is now; empty if nothing.
     """
 
     def __init__(self, path: Path, changed: Callable[[Placement], None]) -> None:
-        """Read the file for a start.
-
-        Raises:
-            PlacementError: when it can't be read or is damaged.
-        """
+        """`changed` is called by `run` and `poll` with the first placement that they find, and with each other one."""
         self._path = path
         self._changed = changed
-        self._seen = self._look()
+        self._seen: tuple[int, int, int] | None = None
         self.trouble = ""
-        self.current = load(path)
+        self.current: Placement | None = None
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            await asyncio.sleep(POLL_S)
             self.poll()
+            await asyncio.sleep(POLL_S)
 
     def poll(self) -> None:
         """Look once."""
         look = self._look()
-        if look == self._seen:
+        if look == self._seen or look is None:
             return
         self._seen = look
         try:
@@ -130,14 +128,14 @@ class PlacementWatcher:
             _log.error("%s; going on with the last good one", error)
             return
         self.trouble = ""
-        if placement.addresses != self.current.addresses or placement.table != self.current.table:
+        if placement != self.current:
             self.current = placement
             self._changed(placement)
 
-    def _look(self) -> tuple[int, int, int]:
+    def _look(self) -> tuple[int, int, int] | None:
         # `save` makes a new file each time, so the inode tells two saves within one tick of the clock apart.
         try:
             stat = self._path.stat()
         except OSError:
-            return (0, 0, 0)
+            return None
         return (stat.st_ino, stat.st_mtime_ns, stat.st_size)

@@ -33,7 +33,7 @@ from kubeactor.link import Link
 from kubeactor.parking import Lane, Parking
 from kubeactor.placement import PlacementError, Table
 from kubeactor.sessions import Sessions
-from kubeactor.wire import INGRESS, VERSION, Failure, Hello, Probe, Result, Welcome, WireError, encode, error_of
+from kubeactor.wire import INGRESS, VERSION, Failure, Hello, Probe, Result, Welcome, WireError, error_of
 
 __all__ = ["Router", "RouterStats"]
 
@@ -205,12 +205,19 @@ class Router:
         else:
             self._dispatch(pending)
 
-    def probe(self, shard: int, body: bytes) -> None:
-        """Hand bytes to the engine that owns a shard, see `HostServer`; they are lost if there is no way right now."""
+    def probe(self, shard: int, body: bytes, reply: Reply) -> None:
+        """Ask the engine that owns a shard, once: no parking and no retry, since the question is about this moment.
+
+        The answer is the engine's, or an `ActorShardUnavailableError`.
+        """
         owner = self.table.owner(shard)
         link = self._links.get(owner[0]) if owner else None
-        if link is not None and (connection := link.ready) is not None:
-            connection.write(encode(Probe(body)))
+        connection = link.ready if link else None
+        if owner is None or connection is None:
+            reply(ActorShardUnavailableError(f"shard {shard} can't be reached"))
+            return
+        epoch = owner[1]
+        connection.ask(lambda number: Probe(number, shard, epoch, body), _ProbeWaiter(shard, reply))
 
     def update(self, table: Table, addresses: Mapping[str, str]) -> None:
         """Go by another table or other addresses from now on.
@@ -447,6 +454,23 @@ class Router:
                 self._finish(pending, ActorShardUnavailableError("this process is shutting down"))
         self._parking.drop(_is_replied)
         await asyncio.gather(*(link.close() for link in self._links.values()), *self._closing)
+
+
+class _ProbeWaiter:
+    def __init__(self, shard: int, reply: Reply) -> None:
+        self._shard = shard
+        self._reply = reply
+
+    def answered(self, frame: Answer) -> None:
+        if isinstance(frame, Result):
+            self._reply(frame.body)
+        elif isinstance(frame, Failure):
+            self._reply(error_of(frame))
+        else:
+            raise WireError(f"a probe was answered with {type(frame).__name__}")
+
+    def lost(self, sent: bool) -> None:
+        self._reply(ActorShardUnavailableError(f"the host of shard {self._shard} went away"))
 
 
 def _is_replied(pending: _Pending) -> bool:

@@ -120,7 +120,7 @@ class CallFrame(msgspec.Struct, array_like=True, tag=3, frozen=True, gc=False):
 
 
 class Result(msgspec.Struct, array_like=True, tag=4, frozen=True, gc=False):
-    """The answer to a call: the result's bytes as the method's side encoded them, passed on untouched."""
+    """The answer to a call or probe: the result's bytes as the method's side encoded them, passed on untouched."""
 
     number: int
     body: bytes
@@ -134,8 +134,11 @@ class Failure(msgspec.Struct, array_like=True, tag=5, frozen=True, gc=False):
 
 
 class Probe(msgspec.Struct, array_like=True, tag=6, frozen=True, gc=False):
-    """From engine to engine, outside of any queue and without an answer: what a waiting turn waits for."""
+    """A question to the engine that owns a shard, outside of any queue. Answered by Result or Failure."""
 
+    number: int
+    shard: int
+    epoch: int
     body: bytes
 
 

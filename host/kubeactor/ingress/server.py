@@ -100,6 +100,8 @@ async def serve(
     finally:
         watching.cancel()
         listener.abort()
+        for sock in sockets:
+            sock.close()
 
 
 async def _stop(server: Server, stop: asyncio.Event) -> None:

@@ -11,7 +11,6 @@
 //     POST /v1/actors/ACCOUNT/{name}/debit     {"amount": 3}   -> {"ok":true,"balance":2}
 //     POST /v1/actors/ACCOUNT/{name}/balance                   -> 2
 //     GET  /healthz                                            -> ok
-//     GET  /metrics                                            -> kubeactor_wal_syncs_total 2
 //
 // What it lacks beside kubeactor: retries that are applied once, several processes, alarms, calls between accounts.
 #define _GNU_SOURCE
@@ -22,7 +21,6 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +47,6 @@ struct record {  // followed by `length` bytes of name
 static struct account *buckets[BUCKETS];
 static pthread_rwlock_t map_lock = PTHREAD_RWLOCK_INITIALIZER;
 static int log_fd;
-static atomic_ullong syncs;
 
 static void die(const char *what) {
     perror(what);
@@ -105,7 +102,6 @@ static void commit(const struct account *account, int64_t delta) {
     const ssize_t size = (ssize_t)(sizeof record + account->length);
     if (write(log_fd, bytes, (size_t)size) != size) die("write");
     if (fdatasync(log_fd) != 0) die("fdatasync");
-    atomic_fetch_add_explicit(&syncs, 1, memory_order_relaxed);
 }
 
 static int deposit(struct account *account, int64_t amount, char *body, size_t size) {
@@ -193,8 +189,6 @@ static int64_t amount_of(const char *json) {
 static int handle(int post, char *path, const char *json, char *body, size_t size) {
     static const char prefix[] = "/v1/actors/ACCOUNT/";
     if (!post && !strcmp(path, "/healthz")) return snprintf(body, size, "ok\n"), 200;
-    if (!post && !strcmp(path, "/metrics"))
-        return snprintf(body, size, "kubeactor_wal_syncs_total %llu\n", atomic_load(&syncs)), 200;
 
     char *method = strrchr(path, '/');
     if (!post || strncmp(path, prefix, sizeof prefix - 1) || method < path + sizeof prefix) return 404;

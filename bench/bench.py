@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from servers import BENCH, RESULTS, ROOT, BenchError, Server, baseline, for_each_account, kubeactor, slow_disk
+from servers import BENCH, RESULTS, ROOT, BenchError, Server, baseline, for_each_account, kubeactor
 
 TAIL_S = 0.4  # of each load: health checks only, while the last calls are answered
 WARM_UP_S = 1
@@ -52,7 +52,7 @@ class Sample:
     calls: int
     per_s: float
     cpu_us: float
-    syncs_per_s: float | None
+    syncs_per_s: float
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,13 @@ def drive(server: Server, cell: Cell, seconds: int, books: Books, turn: int) -> 
     cpu, syncs = server.cpu_s(), server.syncs()
     with subprocess.Popen([*command, *script, f"{count_s:.3f}"], stdout=subprocess.PIPE, text=True) as wrk:
         time.sleep(count_s)
-        cpu, syncs_after = server.cpu_s() - cpu, server.syncs()
+        cpu, synced = server.cpu_s() - cpu, server.syncs() - syncs
         output, _ = wrk.communicate()
     result = parse(output, server, cell)
     books.note(cell, result["good"])
     per_s = result["good"] / result["seconds"]
-    rate = None if syncs is None or syncs_after is None else (syncs_after - syncs) / count_s
-    return Sample(server.name, cell, turn, result["good"], per_s, cpu / result["good"] * 1e6, rate)
+    cpu_us, syncs_per_s = cpu / result["good"] * 1e6, synced / count_s
+    return Sample(server.name, cell, turn, result["good"], per_s, cpu_us, syncs_per_s)
 
 
 def parse(output: str, server: Server, cell: Cell) -> dict[str, int]:
@@ -181,9 +181,8 @@ def absolute(samples: list[Sample]) -> str:
     """Calls a second, CPU microseconds a call, syncs a second: medians."""
     per_s = statistics.median(sample.per_s for sample in samples)
     cpu_us = statistics.median(sample.cpu_us for sample in samples)
-    syncs = [sample.syncs_per_s for sample in samples if sample.syncs_per_s is not None]
-    synced = f"{statistics.median(syncs):,.0f}" if syncs else "-"
-    return f"{per_s:,.0f}/s, {cpu_us:.0f} us, {synced} syncs/s"
+    syncs_per_s = statistics.median(sample.syncs_per_s for sample in samples)
+    return f"{per_s:,.0f}/s, {cpu_us:.0f} us, {syncs_per_s:,.0f} syncs/s"
 
 
 def sync_ms(folder: Path) -> float:
@@ -202,7 +201,7 @@ def sync_ms(folder: Path) -> float:
 def machine(folder: Path, slowed_ms: float | None) -> str:
     """One sentence about what it ran on."""
     today = datetime.datetime.now(datetime.UTC).date()
-    slowed = "" if slowed_ms is None else f", each flush slowed to {slowed_ms:g} ms for all servers (bench/slow_disk.c)"
+    slowed = "" if slowed_ms is None else f", each flush slowed to {slowed_ms:g} ms for all servers (bench/disk.c)"
     return (
         f"{today}, {os.cpu_count()} cores ({platform.machine()}), Linux {platform.release().split('-')[0]}, "
         f"Python {platform.python_version()}, append + fdatasync {sync_ms(folder):.3f} ms{slowed}."
@@ -255,8 +254,8 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=RESULTS))
     servers = make_servers(folder, options.servers.split(","))
-    for server in servers if options.sync_ms else []:
-        server.environment = slow_disk(options.sync_ms)
+    for server in servers:
+        server.flush_ms = options.sync_ms
     say(f"about {plan.duration_s(len(servers)) / 60 + 1:.0f} minutes")
     try:
         for server in servers:

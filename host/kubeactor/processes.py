@@ -139,12 +139,13 @@ def host_main(
         router = Router(table, addresses, local=engine, local_host=host, role=HOST)
         engine.dispatcher = router
         engine.send_probe = lambda shard, probe: router.probe(shard, probe.encode(), lambda answer: None)
-        watcher = PlacementWatcher(namespace.placement, lambda placement: router.update(*placement))
         server = HostServer(_HostEngine(engine), context.sockets)
         async with _entered(application, lambda: router) as env:
             engine.start(env)
             await server.start()
-            watching = asyncio.create_task(watcher.run())
+            watching = asyncio.create_task(
+                PlacementWatcher(namespace.placement, lambda found: router.update(*found)).run()
+            )
             context.ready()
             try:
                 await stop.wait()
@@ -179,8 +180,7 @@ def ingress_main(
                 raise WorkerFatalError(str(error)) from error
         table, addresses = load(namespace.placement)
         router = Router(table, addresses)
-        watcher = PlacementWatcher(namespace.placement, lambda placement: router.update(*placement))
-        watching = asyncio.create_task(watcher.run())
+        watching = asyncio.create_task(PlacementWatcher(namespace.placement, lambda found: router.update(*found)).run())
         try:
             async with _entered(application, lambda: router) as env:
                 await _serve_http(context, application, router, env, stop, router=router, options=options)
@@ -333,6 +333,7 @@ def _run(context: WorkerContext, main: Callable[[asyncio.Event], Awaitable[None]
 
     def tick() -> None:
         context.page.tick()
+        context.quarantine.refresh()
         loop.call_later(TICK_S, tick)
 
     tick()

@@ -187,6 +187,11 @@ class Router:
         """Calls without a final answer at the moment."""
         return len(self._calls)
 
+    def epoch_of(self, shard: int) -> int:
+        """The epoch of a shard by the table; 0 when it has no owner."""
+        owner = self.table.owner(shard)
+        return 0 if owner is None else owner[1]
+
     def trouble(self) -> dict[str, str]:
         """Host id -> why it can't be reached, one sentence, for each host that can't."""
         return {link.host: link.trouble for link in self._links.values() if link.ready is None}

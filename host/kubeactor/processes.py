@@ -12,6 +12,7 @@ import gc
 import logging
 import secrets
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +39,7 @@ from kubeactor.worker import WorkerContext, WorkerFatalError
 __all__ = ["Namespace", "embedded_main", "host_main", "ingress_main"]
 
 TICK_S: Final = 0.5
+SWITCH_S: Final = 0.0005
 LIFESPAN_S: Final = 30.0
 DATABASE: Final = "db"
 PLACEMENT: Final = "placement.json"
@@ -330,6 +332,8 @@ def _run(context: WorkerContext, main: Callable[[asyncio.Event], Awaitable[None]
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(context.supervisor_gone, context.leave_orphaned)
     _collect_seldom()
+    # The sync thread needs the GIL back after each sync: do not let it wait for Python's 5 ms.
+    sys.setswitchinterval(SWITCH_S)
 
     def tick() -> None:
         context.page.tick()

@@ -4,8 +4,10 @@ Each batch has a host-wide number. A sync covers the batches written *before* it
 then the WAL is synced, then everything that waits for a number up to the noted one goes out. A batch written while
 the sync runs waits for the next.
 
-On a fast disk the loop syncs by itself once a tick, for all batches of the tick together; once a sync took more than
-a millisecond, one thread does it until the disk has been fast again a hundred times (docs/performance.md).
+On a fast disk the loop syncs by itself once a tick, for all batches of the tick together. Once a sync took more than
+a millisecond one thread does it, and the loop tries again after 64 syncs, then after twice as many, up to 4,096: only
+the loop can tell how fast the disk is, since what the thread measures includes its wait for the GIL
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from kubeactor.errors import ActorError
 __all__ = ["Gate"]
 
 FAST_SYNC_S: Final = 0.001
-FAST_SYNCS: Final = 100
+TRY_AGAIN_FIRST: Final = 64
+TRY_AGAIN_LAST: Final = 4096
 
 log = logging.getLogger("kubeactor.gate")
 
@@ -57,7 +60,8 @@ class Gate:
         self.sync_seconds = 0.0
         self.broken = False
         self._scheduled = False
-        self._slow = FAST_SYNCS  # begin in the thread: the disk is not known yet
+        self._in_thread = 0  # syncs that the thread does before the loop tries again
+        self._patience = TRY_AGAIN_FIRST
         self._flushed = 0
         self._flushing = False
         self._busy = False
@@ -106,7 +110,8 @@ class Gate:
         self._scheduled = False
         if self._busy or self.broken or self._closed or self.written == self.synced:
             return
-        if self._slow:
+        if self._in_thread:
+            self._in_thread -= 1
             self._busy = True
             self._orders.put(self._sync_in_thread)
             return
@@ -117,7 +122,13 @@ class Gate:
         except StoreError as error:
             self._break(str(error))
             return
-        self._release(number, perf_counter() - began)
+        seconds = perf_counter() - began
+        if seconds <= FAST_SYNC_S:
+            self._patience = TRY_AGAIN_FIRST
+        else:
+            self._in_thread = self._patience
+            self._patience = min(2 * self._patience, TRY_AGAIN_LAST)
+        self._release(number, seconds)
 
     def _sync_in_thread(self) -> None:
         number = self.written
@@ -141,10 +152,6 @@ class Gate:
     def _release(self, number: int, seconds: float) -> None:
         self.syncs += 1
         self.sync_seconds += seconds
-        if seconds > FAST_SYNC_S:
-            self._slow = FAST_SYNCS
-        elif self._slow:
-            self._slow -= 1
         self.synced = number
         waiting = self.waiting
         reply = self._reply

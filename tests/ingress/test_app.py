@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -193,6 +194,17 @@ def test_a_client_that_leaves_a_front_door_in_mid_body_is_nobody_s_error(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+def test_a_flood_behind_a_front_door_that_polls_for_a_disconnect_is_cut_off(serving: Any) -> None:
+    async def poll(request: Request, env: Any) -> Response:
+        while not await request.is_disconnected():
+            pass
+        return Response()
+
+    client = serving(front_door=poll).client()
+    with pytest.raises(ConnectionError):
+        client.send(b"GET / HTTP/1.1\r\n\r\n" * 1_000_000)
+
+
 # Errors of a front door
 
 
@@ -231,6 +243,17 @@ def test_an_actor_error_that_is_not_caught_becomes_the_ingress_s_answer(serving:
     assert (answer.status, answer.problem, answer.headers["retry-after"]) == (503, "ActorOverloadedError", "1")
     assert answer.json()["instance"] == "ACCOUNT/alice"
     assert client.call("/alice", b"[30]").status == 200
+
+
+def test_the_one_error_of_a_task_group_is_the_answer(serving: Any, script: Any) -> None:
+    async def together(request: Request, env: Any) -> Response:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(debit())
+        return Response()
+
+    server = serving(bank(script, [ActorOverloadedError("full")]), front_door=together)
+    assert server.call("/").problem == "ActorOverloadedError"
+    assert server.call("/").status == 200
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -276,6 +276,25 @@ def test_a_malformed_request_is_a_400_and_the_end_of_the_connection(server: Any,
     assert server.call(ECHO).status == 200
 
 
+def test_much_garbage_gets_one_answer(server: Any) -> None:
+    client = server.client().send(b"\x00" * 100_000)
+    assert client.answer().status == 400
+    assert client.ended()
+
+
+def test_what_follows_a_malformed_request_is_thrown_away_and_its_connection_ends_soon(
+    server: Any, request_bytes: Callable[..., bytes]
+) -> None:
+    client = server.client().send(b"\x00")
+    assert client.answer().status == 400
+    client.send(request_bytes(ECHO))
+    age(server, 1)
+    assert server.ingress.stats.connections == 1
+    age(server, 3)
+    assert client.ended()
+    assert (server.ingress.stats.expired, server.dispatcher.calls) == (0, [])
+
+
 def test_a_malformed_request_is_answered_after_those_before_it(
     server: Any, request_bytes: Callable[..., bytes]
 ) -> None:
@@ -387,6 +406,17 @@ def test_thousands_of_pipelined_cold_requests_are_answered_in_order(server: Any)
     client = server.client()
     client.send(b"GET /healthz HTTP/1.1\r\n\r\n" * 3000, b"GET /nowhere HTTP/1.1\r\n\r\n")
     assert [client.answer().status for _ in range(3001)] == [200] * 3000 + [404]
+
+
+@pytest.mark.parametrize("headers", [[], ["Connection: close, upgrade", "Upgrade: h2c"]])
+def test_what_follows_the_last_request_of_a_connection_is_thrown_away(
+    server: Any, request_bytes: Callable[..., bytes], headers: list[str]
+) -> None:
+    client = server.client()
+    client.send(request_bytes(ECHO, b"", *(headers or ["Connection: close"])), request_bytes(ECHO))
+    assert client.answer().status == 200
+    assert client.ended()
+    assert len(server.dispatcher.calls) == 1
 
 
 def test_connection_close_and_http_1_0_end_after_their_answer(server: Any) -> None:

@@ -132,7 +132,8 @@ class ActorCalls:
         conditions = conditions_of(scope["headers"])
         body = await read_body(receive, conditions.length)
         started = time.monotonic()
-        call_id, bucket = self._ingress.call_id(number, conditions.key)
+        root = self._ingress.root(number)
+        call_id, bucket = self._ingress.call_id(root, conditions.key)
         call = Call(
             *target,
             body,
@@ -141,7 +142,7 @@ class ActorCalls:
             reply=_no_reply,
             id=call_id,
             bucket=bucket,
-            root=self._ingress.root(number),
+            root=root,
         )
         outcome = await self._outcome(call, number)
         self._ingress.stats.took(time.monotonic() - started)

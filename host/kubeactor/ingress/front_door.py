@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from kubeactor.call import CLIENT, LOCAL
+from kubeactor.call import CLIENT, CallId
 from kubeactor.env import STATE_KEY
 from kubeactor.errors import ActorError, BodyTooLargeError
 from kubeactor.ingress.problem import send_answer, unexpected
@@ -81,8 +81,9 @@ class FrontDoor:
             check_length(conditions.length or 0)
         except ActorError as error:
             return error
-        parent = self._parent(scope, conditions.key, number)
-        _, bucket = self._ingress.call_id(number, conditions.key)
+        root = self._ingress.root(number)
+        call_id, bucket = self._ingress.call_id(root, conditions.key)
+        parent = _parent(scope, call_id)
         deadline = time.monotonic() + conditions.timeout_s
         attempt = 0
         while True:
@@ -91,7 +92,7 @@ class FrontDoor:
                 parent=parent,
                 bucket=bucket,
                 deadline=deadline,
-                root=self._ingress.root(number),
+                root=root,
                 repeat=attempt > 0,
             )
             failure = await self._run(scope, exchange, request)
@@ -102,13 +103,6 @@ class FrontDoor:
             exchange.rewind()
             attempt += 1
             await asyncio.sleep(wait_s)
-
-    def _parent(self, scope: AsgiScope, key: bytes | None, number: int) -> bytes:
-        """The token of the request. A client's key counts for its HTTP method and path only."""
-        if key is None:
-            return msgspec.msgpack.encode((LOCAL, self._ingress.local_id(number).key, 0, 0, NO_SHARD, b""))
-        place = scope["method"].encode() + b" " + scope["raw_path"]
-        return msgspec.msgpack.encode((CLIENT, key, 0, 0, NO_SHARD, place))
 
     async def _run(self, scope: AsgiScope, exchange: _Exchange, request: RequestScope) -> Exception | None:
         own = dict(scope)  # apps write into it, and it may be needed again
@@ -173,6 +167,12 @@ class _Exchange:
         """Begin again: the body is read from its start, an answer held back is forgotten."""
         self._next = 0
         self._held = []
+
+
+def _parent(scope: AsgiScope, id: CallId) -> bytes:
+    """The token of a request, as `Call.token`. A client's key counts for its HTTP method and path only."""
+    place = scope["method"].encode() + b" " + scope["raw_path"] if id.kind == CLIENT else b""
+    return msgspec.msgpack.encode((id.kind, id.key, id.slot, id.count, NO_SHARD, place))
 
 
 def check_length(length: int) -> None:

@@ -129,9 +129,9 @@ class FastCall(Call):
         self.reply = self.settle
         self.format = JSON
         self.number = number = ingress.next_request()
-        self.id, self.bucket = ingress.call_id(number, conditions[0])
+        self.root = root = ingress.root(number)
+        self.id, self.bucket = ingress.call_id(root, conditions[0])
         self.chain = ()
-        self.root = ingress.root(number)
         self.repeat = False
         self.internal = False
         self.scope = None
@@ -258,7 +258,7 @@ class ActorHttpProtocol(HttpToolsProtocol):
 
     def _take(self, data: bytes) -> None:
         at, end = 0, len(data)
-        while at < end:
+        while at < end and self._fault is None:
             if self._busy:
                 if not self._arriving or self.pipeline:
                     break
@@ -394,6 +394,7 @@ class ActorHttpProtocol(HttpToolsProtocol):
         head += [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
         self._again = False
         self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         self._feed(b"".join([*head, b"\r\n"]))
 
     def _fail(self, fault: Answer) -> None:

@@ -89,18 +89,14 @@ class Ingress:
         """The id that the client sees: the process's random part and the request's number, as 32 hex digits."""
         return f"{self.session}{number:016x}"
 
-    def local_id(self, number: int) -> CallId:
-        """The call id of a request without a key of the client's."""
-        return CallId(LOCAL, self.root(number))
-
     def root(self, number: int) -> bytes:
         """The root token of a request: the youngest in a cycle has the highest, and gives way."""
         return self._session + number.to_bytes(8, "big")
 
-    def call_id(self, number: int, key: bytes | None) -> tuple[CallId, int]:
-        """The call id of a request, and the bucket in which results below it are kept."""
+    def call_id(self, root: bytes, key: bytes | None) -> tuple[CallId, int]:
+        """The call id of a request, by its root token and the client's key, and the bucket of results below it."""
         if key is None:
-            return self.local_id(number), int(time.time()) // BUCKET_S
+            return CallId(LOCAL, root), int(time.time()) // BUCKET_S
         return CallId(CLIENT, key), DAY
 
     def answer(self, outcome: bytes | ActorError, number: int, shard: int, instance: str) -> Answer:
@@ -128,7 +124,7 @@ class Ingress:
             return False
         self.stats.cycles += 1
         if call.id is None or call.id.kind != CLIENT:
-            call.id = self.local_id(number)
+            call.id = CallId(LOCAL, self.root(number))
         call.repeat = True
         asyncio.get_running_loop().call_later(wait_s, self.dispatcher.submit, call)
         return True

@@ -14,8 +14,11 @@ from kubeactor.application import Application, UserCodeError
 from kubeactor.child import Timing
 from kubeactor.limits import SHARDS_DEFAULT, SHARDS_MAX
 from kubeactor.listeners import ListenError, Listeners
+
+# Imported here so that a forked worker has it already: a restart imports nothing.
+from kubeactor.processes import Namespace
 from kubeactor.supervisor import Supervisor
-from kubeactor.worker import WorkerSpec
+from kubeactor.worker import WorkerFatalError, WorkerSpec
 
 __all__ = ["main"]
 
@@ -71,7 +74,7 @@ def dev(
     try:
         application = Application.load(actors, front_door)
         workers = _dev_workers(listeners, data, address, port, hosts, arguments)
-    except (UserCodeError, ListenError, OSError) as error:
+    except (UserCodeError, ListenError, WorkerFatalError, OSError) as error:
         _refuse(str(error))
     if not listeners.reexecuted:
         _greet(application, address, workers[-1].sockets[0].getsockname()[1])
@@ -83,6 +86,7 @@ def _dev_workers(
     listeners: Listeners, data: Path, address: str, port: int, hosts: int | None, arguments: dict[str, Any]
 ) -> list[WorkerSpec]:
     public = listeners.listen(address, port)
+    Namespace(data, arguments["shards"])  # before the workers, which would each make one of their own
     if hosts is None:
         folder = _folder(data / "host-0")
         return [
@@ -123,7 +127,7 @@ def host(
         Application.load(actors, front_door)
         inner = listeners.listen(address, port)
         folder = _folder(data / name)
-    except (UserCodeError, ListenError, OSError) as error:
+    except (UserCodeError, ListenError, WorkerFatalError, OSError) as error:
         _refuse(str(error))
     arguments: dict[str, Any] = {
         "folder": str(data.absolute()),
@@ -160,7 +164,7 @@ def ingress(
         Application.load(actors, front_door)
         public = listeners.listen(address, port)
         addresses = dict(_pair(text) for text in hosts or ())
-    except (UserCodeError, ListenError, OSError) as error:
+    except (UserCodeError, ListenError, WorkerFatalError, OSError) as error:
         _refuse(str(error))
     arguments: dict[str, Any] = {
         "folder": str(data.absolute()),

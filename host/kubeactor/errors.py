@@ -335,7 +335,7 @@ def _problems(cls: type[Problem]) -> dict[str, type[Problem]]:
 def from_wire(document: dict[str, Any]) -> ActorError:
     """The error that a problem document describes, as the same class where it is imported here, else `Problem`.
 
-    Members are converted to their annotated types where that works; a member that this side does not declare is dropped.
+    Members are converted to their annotated types where that works; one that this side does not declare is dropped.
     """
     name = document.get("name", "")
     cls = _BUILT_IN.get(name) or _problems(Problem).get(name)

@@ -266,6 +266,8 @@ def adopted(
         if owned := table.shards_of(host):
             raise PlacementError(f"{host} owns shards {_ranges_text(owned)} and is not among the hosts")
     table = table.with_volumes(volumes)
+    if beyond := sorted({shard for report in reports.values() for shard, _, _ in report if shard >= table.shards}):
+        raise PlacementError(f"a volume holds shards {_ranges_text(beyond)}, the namespace has {table.shards}")
     found: dict[int, tuple[str | None, int]] = {}
     for host, report in sorted(reports.items()):
         held = {shard: epoch for shard, epoch, state in report if state != GIVEN}

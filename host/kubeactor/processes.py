@@ -315,7 +315,7 @@ async def _serve_http(
         return None
 
     registry = make_registry(
-        engine=engine.stats if engine else None, router=router.stats if router else None, ingress=ingress.stats
+        engine=[engine.stats] if engine else [], router=[router.stats, router] if router else [], ingress=ingress.stats
     )
     app = make_app(ingress, front_door=application.front_door, env=env, ready=ready, metrics=registry)
     await serve(context.sockets, app, ingress, stop=stop, started=context.ready)

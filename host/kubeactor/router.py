@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 import time
 from collections.abc import Mapping
@@ -24,7 +23,6 @@ from kubeactor.errors import (
     ActorMethodTimeoutError,
     ActorOutputGateError,
     ActorOverloadedError,
-    ActorReentrancyError,
     ActorShardUnavailableError,
     BodyTooLargeError,
 )
@@ -84,7 +82,6 @@ class _Pending:
         "shard",
         "size",
         "slot",
-        "tries",
         "unknown",
     )
 
@@ -96,7 +93,6 @@ class _Pending:
         self.shard = call.shard
         self.size = len(call.body)
         self.slot = -1
-        self.tries = 0
         self.sent = False
         self.unknown = False
         self.flying = False
@@ -349,9 +345,6 @@ class Router:
         elif isinstance(error, ActorFencedError | ActorOutputGateError):
             pending.error = error
             self._hold(pending)
-        elif isinstance(error, ActorReentrancyError) and error.retryable and not pending.call.chain:
-            pending.error = error
-            self._later(pending)
         else:
             self._finish(pending, error)
 
@@ -369,16 +362,6 @@ class Router:
         if lane is not None:
             lane.hold = None
             self._parking.drain(shard, self._send)
-
-    def _later(self, pending: _Pending) -> None:
-        """Two chains of calls met: try again after a random time, so that they do not meet again."""
-        self._watch(pending)
-        self._loop.call_later(_delay(pending.tries) * random.uniform(0.5, 1.5), self._again, pending)
-        pending.tries += 1
-
-    def _again(self, pending: _Pending) -> None:
-        if not pending.replied:
-            self._dispatch(pending)
 
     def _lost(self, pending: _Pending, sent: bool) -> None:
         pending.unknown = pending.unknown or sent

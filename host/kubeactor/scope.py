@@ -48,7 +48,7 @@ class Scope:
         "waiting",
     )
     # What the poison page shows while this scope's code runs; a turn has one.
-    label: bytes | None = None
+    label: bytes = b""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Scope:
         """Revoke: from now on everything that acts for this scope is fenced."""
         self.live = False
 
-    async def call(self, binding: str, identity: bytes, method: Method, number: int, body: bytes) -> Any:
+    async def invoke(self, binding: str, identity: bytes, method: Method, number: int, body: bytes) -> Any:
         """Make a call and wait for its result.
 
         Raises:

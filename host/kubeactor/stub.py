@@ -123,7 +123,7 @@ def _stub_method(name: str, method: Method) -> Callable[..., StubCall]:
         scope.fence()
         body = method.arguments.encode(args, kwargs)
         binding, identity = self._id
-        coroutine = scope.call(binding, identity, method, scope.number(binding, identity, method.name), body)
+        coroutine = scope.invoke(binding, identity, method, scope.number(binding, identity, method.name), body)
         return StubCall(scope, coroutine, f"{binding}.{name}", caller_line(1))
 
     call.__name__ = name

@@ -83,8 +83,8 @@ class Commits:
         """Commit what the turn wrote and its result; then the engine replies."""
         engine = self._engine
         call = turn.call
-        id = call.id
-        if not turn.wrote and turn.method is not None and (id is None or id.kind not in (CLIENT, MESSAGE)):
+        call_id = call.id
+        if not turn.wrote and turn.method is not None and (call_id is None or call_id.kind not in (CLIENT, MESSAGE)):
             engine.turn_committed(turn, body)
             return
         instance = turn.instance
@@ -99,7 +99,7 @@ class Commits:
                 else:
                     batch.put(data + key, value)
         if turn.method is not None:
-            if id is not None:
+            if call_id is not None:
                 engine.results.record(batch, instance, call, body, wrote=turn.wrote)
         else:
             assert isinstance(call, SystemCall)

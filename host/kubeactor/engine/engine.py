@@ -488,9 +488,9 @@ class Engine:
 
     def out(self, call: Call, outcome: bytes | ActorError) -> None:
         """Hand an outcome to the caller, past the gate."""
-        id = call.id
-        if id is not None and id.kind != LOCAL and call.target is not None and call.target.inflight:
-            call.target.inflight.pop(id, None)
+        call_id = call.id
+        if call_id is not None and call_id.kind != LOCAL and call.target is not None and call.target.inflight:
+            call.target.inflight.pop(call_id, None)
         call.reply(outcome)
 
     # --- for the other parts

@@ -1,4 +1,4 @@
-"""What an engine does every now and then: deadlines of waiting calls, the disk, idle instances, old results, the end."""
+"""What an engine does now and then: deadlines of waiting calls, the disk, idle instances, old results, the end."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Housekeeping:
             for call in list(instance.queue or ()):
                 engine.remove_queued(instance, call, ActorFencedError("this host is going down"))
         deadline = engine.loop.time() + grace_s
-        while engine.suspended and engine.loop.time() < deadline:
+        while engine.suspended and engine.loop.time() < deadline:  # noqa: ASYNC110 - it is short, and the last thing
             await asyncio.sleep(DRAIN_POLL_S)
         for turn in list(engine.suspended):
             if turn.task is not None:

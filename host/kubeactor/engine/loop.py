@@ -54,7 +54,9 @@ class EngineLoop(uvloop.Loop):
     _catching = False
     _caught: Callable[..., Any] | None = None
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         """As of any loop, but a new turn's first step is handed back, and a turn's later steps are noted."""
         if self._catching:
             self._catching = False
@@ -62,7 +64,7 @@ class EngineLoop(uvloop.Loop):
             return None  # type: ignore[return-value]
         if context is not None and (scope := context.get(SCOPE)) is not None:
             label = scope.label
-            if label is not None:
+            if label:
                 return super().call_soon(self._stepped, label, callback, args, context=context)
         return super().call_soon(callback, *args, context=context)
 
@@ -127,7 +129,8 @@ if sys.version_info >= (3, 12):
 else:
 
     def _current_task(loop: EngineLoop) -> asyncio.Task[Any] | None:
-        return tasks._current_tasks.get(loop)
+        running: dict[Any, asyncio.Task[Any]] = tasks._current_tasks  # type: ignore[attr-defined]
+        return running.get(loop)
 
     def _begin(loop: EngineLoop, coroutine: Coroutine[Any, Any, Any], context: Context) -> asyncio.Task[Any]:
         loop._catching = True

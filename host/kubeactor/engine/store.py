@@ -70,7 +70,7 @@ class Store:
             StoreError: when it can't be read.
         """
         try:
-            return self._db.get(key)  # type: ignore[no-any-return]
+            return self._db.get(key)
         except Exception as error:
             raise StoreError(str(error)) from error
 

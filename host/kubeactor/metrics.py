@@ -76,6 +76,10 @@ ROUTER: Final = (
     _Metric("parked_bytes", "kubeactor_router_parked_bytes", "Bytes of calls that wait for an owner.", "gauge"),
     _Metric("open_calls", "kubeactor_router_open_calls", "Calls without their final answer.", "gauge"),
 )
+WORKER: Final = (
+    _Metric("restarts", "kubeactor_worker_restarts", "Times that the supervisor started this worker again."),
+    _Metric("last_death", "kubeactor_worker_last_death", "Why the worker before this one ended.", "gauge", "reason"),
+)
 INGRESS: Final = (
     _Metric("dropped", "kubeactor_ingress_replies_dropped", "Replies whose client had gone."),
     _Metric("cycles", "kubeactor_ingress_calls_repeated", "Root calls made again after a broken cycle."),
@@ -92,6 +96,7 @@ def make_registry(
     *,
     engine: Sequence[object] = (),
     router: Sequence[object] = (),
+    worker: Sequence[object] = (),
     ingress: _Latencies | None = None,
     process: bool = True,
 ) -> CollectorRegistry:
@@ -100,11 +105,12 @@ def make_registry(
     Args:
         engine: what has the counters of a host's engine; of several objects the first that has one counts.
         router: what has those of a router: its `stats`, and itself.
+        worker: what knows how often this worker was started again, and why.
         ingress: the `stats` of an ingress.
         process: whether memory, open files and garbage collection of this process are shown too.
     """
     registry = CollectorRegistry()
-    registry.register(_Counters(((ENGINE, engine), (ROUTER, router), (INGRESS, [ingress]))))
+    registry.register(_Counters(((ENGINE, engine), (ROUTER, router), (WORKER, worker), (INGRESS, [ingress]))))
     if ingress is not None:
         registry.register(_Requests(ingress))
     if process:

@@ -33,6 +33,7 @@ from kubeactor.metrics import make_registry
 from kubeactor.placement import PlacementError, Table, adopted, plan
 from kubeactor.placement_file import Placement, PlacementWatcher, load, save
 from kubeactor.router import Router
+from kubeactor.standby import Standby
 from kubeactor.wire import HOST
 from kubeactor.worker import WorkerContext, WorkerFatalError
 
@@ -40,6 +41,7 @@ __all__ = ["Namespace", "embedded_main", "host_main", "ingress_main"]
 
 TICK_S: Final = 0.5
 SWITCH_S: Final = 0.0005
+REOPEN_S: Final = 0.25
 LIFESPAN_S: Final = 30.0
 DATABASE: Final = "db"
 PLACEMENT: Final = "placement.json"
@@ -108,14 +110,27 @@ def embedded_main(
     namespace = Namespace(Path(folder), shards)
 
     async def run(stop: asyncio.Event) -> None:
-        engine = _open_engine(context, application, namespace, "host-0", options)
-        _own_all(engine, namespace)
-        async with _entered(application, lambda: engine) as env:
-            engine.start(env)
+        standby = Standby(asyncio.get_running_loop(), namespace.shards)
+        opened: list[Engine] = []
+        async with _entered(application, lambda: opened[0] if opened else standby) as env:
+
+            async def begin(ingress: Ingress) -> None:
+                engine = await _opened(
+                    standby, lambda: _open_engine(context, application, namespace, "host-0", options)
+                )
+                _own_all(engine, namespace)
+                opened.append(engine)
+                ingress.dispatcher = engine
+                engine.start(env)
+                standby.serve(engine)
+
             try:
-                await _serve_http(context, application, engine, env, stop, engine=engine, options=options)
+                await _serve_http(
+                    context, application, standby, env, stop, begin=begin, engines=opened, options=options
+                )
             finally:
-                await engine.close(options.get("grace_s", 1.0))
+                for engine in opened:
+                    await engine.close(options.get("grace_s", 1.0))
 
     return _run(context, run)
 
@@ -191,6 +206,18 @@ def ingress_main(
             await router.close()
 
     return _run(context, run)
+
+
+async def _opened(standby: Standby, open_engine: Callable[[], Engine]) -> Engine:
+    """The engine, as soon as the volume can be opened; a failing disk may heal."""
+    while True:
+        try:
+            return open_engine()
+        except StoreError as error:
+            if str(error) != standby.reason:
+                log.error("%s; trying again", error)
+            standby.reason = str(error)
+            await asyncio.sleep(REOPEN_S)
 
 
 class _HostEngine:
@@ -302,23 +329,68 @@ async def _serve_http(
     stop: asyncio.Event,
     *,
     options: dict[str, Any],
-    engine: Engine | None = None,
+    begin: Callable[[Ingress], Awaitable[None]] | None = None,
+    engines: Sequence[Engine] = (),
     router: Router | None = None,
 ) -> None:
     ingress = Ingress(dispatcher, application.bindings, dev=bool(options.get("detail")))
 
     def ready() -> str | None:
-        if engine is not None and (reason := engine.ready()) is not None:
-            return reason
+        if isinstance(dispatcher, Standby) and not engines:
+            return dispatcher.reason
+        for engine in engines:
+            if (reason := engine.ready()) is not None:
+                return reason
         if router is not None and (trouble := router.trouble()):
             return "; ".join(f"{host}: {why}" for host, why in trouble.items())
         return None
 
     registry = make_registry(
-        engine=[engine.stats] if engine else [], router=[router.stats, router] if router else [], ingress=ingress.stats
+        engine=[_Stats(engines)],
+        router=[router.stats, router] if router else [],
+        worker=[_Restarts(context)],
+        ingress=ingress.stats,
     )
-    app = make_app(ingress, front_door=application.front_door, env=env, ready=ready, metrics=registry)
+    note = f"worker restarted {context.restarts} times, last: {context.last_death}" if context.restarts else ""
+    app = make_app(ingress, front_door=application.front_door, env=env, ready=ready, note=note, metrics=registry)
+    beginning = asyncio.create_task(_begin(begin, ingress, stop))
     await serve(context.sockets, app, ingress, stop=stop, started=context.ready)
+    await beginning
+
+
+async def _begin(begin: Callable[[Ingress], Awaitable[None]] | None, ingress: Ingress, stop: asyncio.Event) -> None:
+    """Begin to serve calls; what can't be mended ends the process."""
+    if begin is None:
+        return
+    beginning = asyncio.ensure_future(begin(ingress))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({beginning, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        if not beginning.done():
+            beginning.cancel()
+        elif (error := beginning.exception()) is not None:
+            stop.set()
+            raise error
+
+
+class _Stats:
+    """The counters of the engine, once it is open."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = engines
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engines[0].stats, name, None) if self._engines else None
+
+
+class _Restarts:
+    """What the supervisor told of the workers before this one."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self.restarts = context.restarts
+        self.last_death = {context.last_death: 1} if context.last_death else {}
 
 
 # --- the process

@@ -42,6 +42,7 @@ def make_app(
     env: object = None,
     serve_api: bool = True,
     ready: Callable[[], str | None] = lambda: None,
+    note: str = "",
     metrics: CollectorRegistry | None = None,
 ) -> IngressApp:
     """The ASGI app of one port.
@@ -51,11 +52,12 @@ def make_app(
         front_door: an ASGI app, `async def fetch(request, env)`, or None.
         env: what the front door gets as its `Env`.
         serve_api: whether `/v1` and `/metrics` are on this port; the public port of a front door has neither.
+        note: what `/readyz` adds, such as why the worker before this one ended.
         ready: None, or why the process can't serve at the moment.
         metrics: what `/metrics` shows.
     """
     door = None if front_door is None else FrontDoor(front_door, ingress, env)
-    routes = [Route("/healthz", _healthz), Route("/readyz", _Readiness(ready).respond)]
+    routes = [Route("/healthz", _healthz), Route("/readyz", _Readiness(ready, note).respond)]
     if serve_api and metrics is not None:
         routes.append(Route("/metrics", _Metrics(metrics).respond))
     return IngressApp(ingress, Starlette(routes=routes), door, serve_api=serve_api)
@@ -216,12 +218,13 @@ async def _healthz(request: Request) -> Response:
 class _Readiness:
     """`/readyz`: 200, or 503 and the reason."""
 
-    def __init__(self, ready: Callable[[], str | None]) -> None:
+    def __init__(self, ready: Callable[[], str | None], note: str) -> None:
         self._ready = ready
+        self._note = f"{note}\n" if note else ""
 
     async def respond(self, request: Request) -> Response:
         reason = self._ready()
-        return PlainTextResponse("ready\n" if reason is None else f"{reason}\n", 200 if reason is None else 503)
+        return PlainTextResponse(f"{reason or 'ready'}\n{self._note}", 200 if reason is None else 503)
 
 
 class _Metrics:

@@ -115,6 +115,7 @@ class FrontDoor:
         finally:
             request.end()
             SCOPE.reset(token)
+            _report_unawaited(request)
         return None
 
 
@@ -167,6 +168,13 @@ class _Exchange:
         """Begin again: the body is read from its start, an answer held back is forgotten."""
         self._next = 0
         self._held = []
+
+
+def _report_unawaited(request: RequestScope) -> None:
+    """The response may have left already: unlike a turn's, these calls can only be told of."""
+    for call in list(request.unawaited or ()):
+        logger.error("a front door's call of %s at %s:%d was never awaited", call.method, *call.where)
+        call.drop()
 
 
 def _parent(scope: AsgiScope, id: CallId) -> bytes:

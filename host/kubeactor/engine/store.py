@@ -117,15 +117,19 @@ class Store:
             StoreError: when they can't be read.
         """
         options = ReadOptions()
-        options.set_iterate_lower_bound(low)
-        options.set_iterate_upper_bound(high)
+        options.set_iterate_upper_bound(
+            high
+        )  # its set_iterate_lower_bound sets the upper bound, too (rocksdict 0.3.29)
         iterator = self._db.iter(options)
         if reverse:
             iterator.seek_to_last()
         else:
-            iterator.seek_to_first()
+            iterator.seek(low)
         while iterator.valid():
-            yield bytes(iterator.key()), bytes(iterator.value())
+            key = bytes(iterator.key())
+            if key < low:
+                break
+            yield key, bytes(iterator.value())
             if reverse:
                 iterator.prev()
             else:

@@ -12,12 +12,12 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from kubeactor.actor import Actor, ActorType, Method
+from kubeactor.actor import ActorType, Method
 from kubeactor.call import LOCAL, MESSAGE, Call, Dispatcher
 from kubeactor.clock import Clock
-from kubeactor.context import Context
+from kubeactor.engine.activation import Activation, Activator
 from kubeactor.engine.alarms import AlarmCall, Alarms
 from kubeactor.engine.commits import Commits
 from kubeactor.engine.cycles import Cycles, Probe
@@ -38,7 +38,6 @@ from kubeactor.errors import (
     ActorMethodError,
     ActorMethodTimeoutError,
     ActorOverloadedError,
-    ActorQuarantinedError,
     ActorReentrancyError,
     ActorUnawaitedCallError,
     ActorUnknownBindingError,
@@ -62,7 +61,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
-ACTIVATION_BACKOFF_MAX_S: Final = 60.0
 
 log = logging.getLogger("kubeactor.engine")
 
@@ -128,10 +126,10 @@ class Engine:
         self.suspended: dict[Turn, None] = {}
         self.leftovers = 0
         self._failed_hook = failed
-        self._quarantined = quarantined
+        self.quarantined = quarantined
         self._method_timeout_s = method_timeout_s
         self._detail = detail
-        self._env: Env | None = None
+        self.env: Env | None = None
         self._context = contextvars.copy_context()
         self.served = {binding: Served(actor_type) for binding, actor_type in application.bindings.items()}
         self.gate = Gate(store, loop, self.out, self.fail)
@@ -139,12 +137,13 @@ class Engine:
         self.results = Results(store, self.clock)
         self.alarms = Alarms(self, alarm_timeout_s)
         self.outbox = Outbox(self)
+        self.activator = Activator(self)
         self.cycles = Cycles(self)
         self.housekeeping = Housekeeping(self, idle_s)
 
     def start(self, env: Env) -> None:
         """Begin to serve: alarms that are due run, messages are delivered. Call it on the loop."""
-        self._env = env
+        self.env = env
         self.housekeeping.start()
         self.alarms.load(list(self.epochs))
         self.outbox.load(list(self.epochs))
@@ -198,7 +197,7 @@ class Engine:
             error: ActorError = ActorReentrancyError(f"the call came back to an instance that waits for it: {chain}")
         except ActorError as refusal:
             error = refusal
-        self._reply_error(instance, call, error)
+        self.reply_error(instance, call, error)
 
     def _known(self, instance: Instance, call: Call) -> bool:
         """Join a call of the same id that is under way, or reply with what is recorded."""
@@ -252,7 +251,7 @@ class Engine:
         assert instance.queue is not None
         instance.queue.remove(call)
         self._queued(instance, len(call.body), -1)
-        self._reply_error(instance, call, error)
+        self.reply_error(instance, call, error)
 
     def next_turn(self, instance: Instance) -> None:
         """Start what waits for an instance, if it may run."""
@@ -261,7 +260,7 @@ class Engine:
             call = queue.popleft()
             self._queued(instance, len(call.body), -1)
             if call.deadline <= self.clock.monotonic():
-                self._reply_error(instance, call, _too_late(call))
+                self.reply_error(instance, call, _too_late(call))
             elif isinstance(call, SystemCall):
                 self._start(instance, call, None)
             else:
@@ -275,7 +274,7 @@ class Engine:
     def _start(self, instance: Instance, call: Call, method: Method | None) -> None:
         actor = instance.actor
         if actor is None:
-            actor = self._activate(instance, call, method)
+            actor = self.activator.activate(instance, call, method)
             if actor is None:
                 return
         if method is None:
@@ -296,12 +295,13 @@ class Engine:
                 args, kwargs = method.arguments.decode(call.body, call.format)
                 coroutine = method.function(actor, *args, **kwargs)
         except Exception as error:
-            refused = error if isinstance(error, ActorError) else self._as_actor_error(error, call)
-            self._reply_error(instance, call, refused)
+            refused = error if isinstance(error, ActorError) else self.as_actor_error(error, call)
+            self.reply_error(instance, call, refused)
             return
-        self._run(instance, turn, coroutine)
+        self.run(instance, turn, coroutine)
 
-    def _run(self, instance: Instance, turn: Turn, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def run(self, instance: Instance, turn: Turn, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run a turn: its first step now."""
         instance.turn = turn
         self.stats.turns += 1
         context = self._context.copy()
@@ -314,45 +314,6 @@ class Engine:
             self.suspended[turn] = None
             turn.timer = self.loop.call_later(turn.deadline - self.clock.monotonic(), self._expire, turn)
             task.add_done_callback(lambda done: self._finish(turn, done), context=self._context)
-
-    def _activate(self, instance: Instance, call: Call, method: Method | None) -> Actor | None:
-        """Make the user's object. None when the call waits for its `activate` turn, or was answered."""
-        now = self.clock.monotonic()
-        if self._quarantined is not None and self._quarantined(instance.key):
-            text = f"{instance_text(instance.key)} ended its worker three times; release it by hand when it is mended"
-            self._reply_error(instance, call, ActorQuarantinedError(text))
-            return None
-        if instance.not_before > now:
-            text = f"{instance_text(instance.key)} could not be activated {instance.failures} times in a row"
-            wait_s = round(instance.not_before - now) or 1
-            self._reply_error(instance, call, ActorMethodError(text, cause="ActivationBackoff", retry_after_s=wait_s))
-            return None
-        self.stats.activations += 1
-        actor = instance.type.cls.__new__(instance.type.cls)
-        actor.ctx = Context(instance)
-        actor.env = self._env
-        try:
-            actor.__init__()  # type: ignore[misc]
-        except Exception as error:
-            self._not_activated(instance, call, self._as_actor_error(error, call))
-            return None
-        if not instance.type.has_activate:
-            instance.actor = actor
-            return actor
-        turn = Turn(self, instance, Activation(instance, call, method), None, now + METHOD_TIMEOUT_S)
-        self._run_activation(instance, turn, actor)
-        return None
-
-    def _run_activation(self, instance: Instance, turn: Turn, actor: Actor) -> None:
-        turn.call.actor = actor  # type: ignore[attr-defined]
-        self._run(instance, turn, actor.activate())
-
-    def _not_activated(self, instance: Instance, call: Call, error: ActorError) -> None:
-        instance.actor = None
-        instance.failures += 1
-        backoff_s = min(2 ** (instance.failures - 1), ACTIVATION_BACKOFF_MAX_S)
-        instance.not_before = self.clock.monotonic() + backoff_s
-        self._reply_error(instance, call, error)
 
     # --- ending
 
@@ -417,11 +378,11 @@ class Engine:
             instance.actor = None
         if turn.seen > instance.batch:
             instance.batch = turn.seen
-        error = self._as_actor_error(raised, call)
+        error = self.as_actor_error(raised, call)
         if isinstance(call, Activation):
-            self._not_activated(instance, call.waiting, error)
+            self.activator.failed(instance, call.waiting, error)
         else:
-            self._reply_error(instance, call, error, counted=not (cancelled and self.stopping))
+            self.reply_error(instance, call, error, counted=not (cancelled and self.stopping))
 
     def _expire(self, turn: Turn) -> None:
         """The budget is used up: revoke, cancel, and go on without waiting for code that ignores it."""
@@ -441,7 +402,8 @@ class Engine:
             self.fail(f"more than {LEFTOVERS} turns that timed out ignore their cancellation")
         self.next_turn(instance)
 
-    def _as_actor_error(self, raised: BaseException, call: Call) -> ActorError:
+    def as_actor_error(self, raised: BaseException, call: Call) -> ActorError:
+        """What the caller is told of what a turn raised."""
         if isinstance(raised, ActorError):
             if raised.started == "no":
                 # It was told of a call made inside; this turn itself has run.
@@ -458,7 +420,7 @@ class Engine:
 
     # --- replying
 
-    def _reply_error(self, instance: Instance, call: Call, error: ActorError, *, counted: bool = True) -> None:
+    def reply_error(self, instance: Instance, call: Call, error: ActorError, *, counted: bool = True) -> None:
         """Reply with an error, gated like any result; a message that is over is written down first."""
         if isinstance(call, SystemCall):
             call.failed(error, counted=counted)
@@ -532,7 +494,7 @@ class Engine:
         """
         new = self.volume.grant(grants)
         self.epochs.update(self.volume.owned())
-        if self._env is not None:
+        if self.env is not None:
             self.alarms.load(new)
             self.outbox.load(new)
 
@@ -540,7 +502,7 @@ class Engine:
         """None, or why it does not serve."""
         if self.failure is not None:
             return self.failure
-        if self._env is None:
+        if self.env is None:
             return "starting"
         return "going down" if self.stopping else None
 
@@ -560,22 +522,6 @@ class Engine:
         if self.failure is None:
             self.gate.close()
         self.store.close()
-
-
-class Activation(SystemCall):
-    """The `activate` turn; the call that woke the instance waits for it."""
-
-    __slots__ = ("actor", "waiting", "waiting_method")
-
-    def __init__(self, instance: Instance, waiting: Call, method: Method | None) -> None:
-        super().__init__(instance, "activate", number=0, deadline=waiting.deadline, timeout_s=METHOD_TIMEOUT_S)
-        self.id = None
-        self.root = waiting.root
-        self.bucket = waiting.bucket
-        self.chain = waiting.chain
-        self.actor: Actor | None = None
-        self.waiting = waiting
-        self.waiting_method = method
 
 
 def _join(first: Call, second: Call) -> None:

@@ -9,6 +9,7 @@ a     instance                              Alarm row (alarms.py)
 t     due time us (8) + instance            empty; the alarms of a shard in due order
 o     instance NUL number (8)               Message row (outbox.py)
 n     instance                              the last message number of this sender (8)
+p     instance NUL number (8)               parked: under 0 the alarm (empty, its row stays), else a Message row
 i     instance NUL sender instance          the last number applied from that sender, and how it ended
 k     day (4) + instance NUL key            result recorded for 24 h under a client's key
 h     day (4) + digest (16)                 result recorded for 24 h under a derived id
@@ -25,6 +26,7 @@ ALARM: Final = b"a"
 DUE: Final = b"t"
 OUTBOX: Final = b"o"
 NUMBER: Final = b"n"
+PARKED: Final = b"p"
 INBOX: Final = b"i"
 KEYED: Final = b"k"
 DERIVED_DAY: Final = b"h"
@@ -50,6 +52,11 @@ def instance_key(shard: int, kind: bytes, instance: bytes) -> bytes:
 def due_key(shard: int, due_us: int, instance: bytes) -> bytes:
     """The row that puts an instance's alarm in due order."""
     return b"%b%b%b%b" % (shard.to_bytes(2, "big"), DUE, due_us.to_bytes(8, "big"), instance)
+
+
+def numbered_key(shard: int, kind: bytes, instance: bytes, number: int) -> bytes:
+    """The row of a number of an instance, for messages and what is parked."""
+    return b"%b%b%b\0%b" % (shard.to_bytes(2, "big"), kind, instance, number.to_bytes(8, "big"))
 
 
 def epoch_key(shard: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from kubeactor.call import Call
@@ -91,7 +92,7 @@ class Turn(Scope):
     def parent_token(self) -> bytes:
         """The token of this turn's own call."""
         if not self.parent:
-            self.parent = self.call.token()
+            self.parent = self.call.token() or secrets.token_bytes(16)
         return self.parent
 
     def inner_chain(self) -> tuple[bytes, ...]:

@@ -28,7 +28,7 @@ ActorError
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -322,6 +322,40 @@ class StorageLimitError(ActorError):
 _BUILT_IN: dict[str, type[ActorError]] = {
     cls.__name__: cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, ActorError)
 }
+
+
+# Of a problem document on the wire or on disk.
+DOCUMENT_BYTES: Final = 32 * 1024
+_KEPT: Final = ("type", "title", "status", "name", "retryable", "overloaded", "started", "epoch", "retry_after_s")
+
+
+def to_document(error: ActorError) -> bytes:
+    """The problem document as JSON (msgpack has no large integers), cut down when it is too large or can't be encoded.
+
+    An error must reach the caller, or the disk, whatever a user put into its members.
+    """
+    document = error.to_wire()
+    try:
+        encoded = msgspec.json.encode(document, enc_hook=repr)
+    except (ValueError, TypeError, RecursionError):
+        encoded = b""
+    if not 0 < len(encoded) <= DOCUMENT_BYTES:
+        kept: dict[str, Any] = {name: document[name] for name in _KEPT if name in document}
+        kept["detail"] = error.detail[:1000].encode(errors="replace").decode()
+        encoded = msgspec.json.encode(kept)
+    return encoded
+
+
+def from_document(document: bytes) -> ActorError:
+    """The error that `to_document` wrote down.
+
+    Raises:
+        ValueError: when it is no problem document.
+    """
+    try:
+        return from_wire(msgspec.json.decode(document, type=dict[str, Any]))
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise ValueError(f"not a problem document: {error}") from error
 
 
 def _problems(cls: type[Problem]) -> dict[str, type[Problem]]:

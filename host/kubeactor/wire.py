@@ -11,12 +11,12 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 from struct import Struct
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from kubeactor.call import CallId
-from kubeactor.errors import ActorError, BodyTooLargeError, from_wire
+from kubeactor.errors import ActorError, BodyTooLargeError, from_document, to_document
 from kubeactor.limits import BODY_BYTES
 
 __all__ = [
@@ -48,10 +48,8 @@ __all__ = [
 VERSION: Final = 1
 FRAME_BYTES: Final = BODY_BYTES + 64 * 1024
 HELLO_BYTES: Final = 16 * 1024  # before the credentials are checked nobody makes us hold more
-DOCUMENT_BYTES: Final = 32 * 1024
 _LENGTH: Final = Struct(">I")
 LENGTH_BYTES: Final = _LENGTH.size
-_KEPT: Final = ("type", "title", "status", "name", "retryable", "overloaded", "started", "epoch", "retry_after_s")
 
 # Who dials.
 INGRESS: Final = "ingress"
@@ -229,20 +227,8 @@ def authentic(given: bytes, accepted: Sequence[bytes]) -> bool:
 
 
 def failure(number: int, error: ActorError) -> Failure:
-    """The frame that carries an error, cut down when its document is too large or can't be encoded.
-
-    An error must reach the caller whatever a user put into its members, and without closing the connection.
-    """
-    document = error.to_wire()
-    try:
-        encoded = msgspec.json.encode(document, enc_hook=repr)
-    except (ValueError, TypeError, RecursionError):
-        encoded = b""
-    if not 0 < len(encoded) <= DOCUMENT_BYTES:
-        kept: dict[str, Any] = {name: document[name] for name in _KEPT if name in document}
-        kept["detail"] = error.detail[:1000].encode(errors="replace").decode()
-        encoded = msgspec.json.encode(kept)
-    return Failure(number, encoded)
+    """The frame that carries an error."""
+    return Failure(number, to_document(error))
 
 
 def error_of(frame: Failure) -> ActorError:
@@ -252,6 +238,6 @@ def error_of(frame: Failure) -> ActorError:
         WireError: when its document is none.
     """
     try:
-        return from_wire(msgspec.json.decode(frame.document, type=dict[str, object]))
-    except (msgspec.MsgspecError, TypeError, ValueError) as error:
-        raise WireError(f"not a problem document: {error}") from error
+        return from_document(frame.document)
+    except ValueError as error:
+        raise WireError(str(error)) from error

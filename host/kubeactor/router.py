@@ -419,7 +419,7 @@ class Router:
             self._give_up_slot(pending)
 
     def _expired(self, pending: _Pending) -> ActorError:
-        if isinstance(pending.error, ActorOutputGateError) and not pending.flying:
+        if isinstance(pending.error, ActorOutputGateError):
             return pending.error
         if pending.sent:
             return ActorMethodTimeoutError("no answer within the call's deadline", started="unknown")

@@ -1,0 +1,195 @@
+"""Hosts with an engine that answers by rule, on real sockets of 127.0.0.1, for the tests of what lies between them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+import uvloop
+
+from kubeactor.call import Call, CallId, Reply
+from kubeactor.connection import ClientConnection, ConnectionLost, dial
+from kubeactor.errors import ActorError
+from kubeactor.host import HostServer
+from kubeactor.placement import Table
+from kubeactor.wire import INGRESS, VERSION, Hello
+
+NAMESPACE = "uid-1"
+SHARDS = 8
+LIMIT_S = 20.0
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a test's coroutine on the loop that is used in production; it may take 20 s."""
+
+    async def limited() -> T:
+        async with asyncio.timeout(LIMIT_S):
+            return await main
+
+    return uvloop.run(limited())
+
+
+class ScriptedEngine:
+    """Answers each call by `rule`, or keeps it in `held` when the rule says None. `calls` has all that came."""
+
+    def __init__(self, host_id: str = "host-0", volume_id: str = "vol-0", shards: int = SHARDS) -> None:
+        self.shards = shards
+        self.namespace_uid = NAMESPACE
+        self.host_id = host_id
+        self.volume_id = volume_id
+        self.calls: list[Call] = []
+        self.held: list[Call] = []
+        self.rule: Callable[[Call], bytes | ActorError | None] = lambda call: call.body
+        self.states: list[tuple[int, int, str]] = []
+        self.arrived = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, call: Call) -> None:
+        self.calls.append(call)
+        answer = self.rule(call)
+        if answer is None:
+            self.held.append(call)
+        else:
+            call.reply(answer)
+        task = asyncio.get_running_loop().create_task(self._tell())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self) -> None:
+        async with self.arrived:
+            self.arrived.notify_all()
+
+    async def has(self, count: int) -> list[Call]:
+        """Wait until that many calls came."""
+        async with self.arrived:
+            await self.arrived.wait_for(lambda: len(self.calls) >= count)
+        return self.calls
+
+    def inventory(self) -> list[tuple[int, int, str]]:
+        return self.states
+
+    def grant(self, shards: Sequence[tuple[int, int]]) -> None:
+        for shard, epoch in shards:
+            if any(known == shard and at != epoch for known, at, _ in self.states):
+                raise ValueError(f"shard {shard} is here at another epoch")
+        self.states += [(shard, epoch, "owned") for shard, epoch in shards]
+
+    def probe(self, shard: int, body: bytes, reply: Reply) -> None:
+        if not body:
+            raise ValueError("empty")
+        reply(b"%d:%b" % (shard, body))
+
+
+def bound() -> socket.socket:
+    """A socket on a free port of 127.0.0.1."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+def address_of(sock: socket.socket) -> str:
+    return f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+class RunningHost:
+    """A host server whose listening socket outlives it, as under a supervisor."""
+
+    def __init__(self, engine: ScriptedEngine, credentials: Sequence[bytes] = (b"",)) -> None:
+        self.engine = engine
+        self.credentials = credentials
+        self.socket = bound()
+        self.socket.listen(100)
+        self.address = address_of(self.socket)
+        self.server: HostServer | None = None
+
+    async def start(self) -> RunningHost:
+        self.server = HostServer(self.engine, [self.socket.dup()], self.credentials)
+        await self.server.start()
+        return self
+
+    async def kill(self) -> None:
+        """Break all connections and stop to accept; the listening socket stays open."""
+        assert self.server is not None
+        for connection in list(self.server.connections.values()):
+            connection.abort("killed")
+        await self.server.close()
+        self.server = None
+
+    async def close(self) -> None:
+        if self.server is not None:
+            await self.server.close()
+        self.socket.close()
+
+
+def table(owners: Iterable[str | None] = ("host-0",) * SHARDS, epoch: int = 1, **volumes: str) -> Table:
+    """A table in which the host `host-N` has the volume `vol-N`."""
+    owner_list = list(owners)
+    known = {host: host.replace("host", "vol") for host in owner_list if host}
+    return Table(NAMESPACE, volumes=known | volumes, owners=owner_list, epochs=[epoch if o else 0 for o in owner_list])
+
+
+def hello(**changes: Any) -> Hello:
+    fields: dict[str, Any] = {
+        "version": VERSION,
+        "namespace": NAMESPACE,
+        "credentials": b"",
+        "role": INGRESS,
+        "session": b"s1",
+    }
+    return Hello(**(fields | changes))
+
+
+async def connect(host: RunningHost, **changes: Any) -> ClientConnection:
+    return await dial(host.address, hello(**changes), LIMIT_S)
+
+
+class Asked:
+    """A call and its outcome. `times` counts replies, which must be one."""
+
+    def __init__(self, body: bytes = b"{}", *, shard: int = 0, timeout_s: float = LIMIT_S, id: CallId | None = None):
+        self.times = 0
+        self._outcome: asyncio.Future[bytes | ActorError] = asyncio.get_running_loop().create_future()
+        self.call = Call(
+            "ACCOUNT",
+            b"alice",
+            "debit",
+            body,
+            shard=shard,
+            deadline=time.monotonic() + timeout_s,
+            reply=self.reply,
+            id=id,
+        )
+
+    def reply(self, outcome: bytes | ActorError) -> None:
+        self.times += 1
+        if not self._outcome.done():
+            self._outcome.set_result(outcome)
+
+    @property
+    def done(self) -> bool:
+        return self._outcome.done()
+
+    async def outcome(self) -> bytes | ActorError:
+        return await self._outcome
+
+    async def error(self) -> ActorError:
+        outcome = await self._outcome
+        assert isinstance(outcome, ActorError), outcome
+        return outcome
+
+
+class Waits:
+    """A Waiter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def answered(self, frame: Any) -> None:
+        self.told.set_result(frame)
+
+    def lost(self, sent: bool) -> None:
+        self.told.set_exception(ConnectionLost("lost", sent))

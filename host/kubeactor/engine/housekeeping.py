@@ -73,8 +73,8 @@ class Housekeeping:
     def _collect(self) -> None:
         engine = self._engine
         batch = new_batch()
-        if engine.results.collect(batch, list(engine.epochs)):
-            engine.system_write(batch, lambda: None, None)
+        engine.results.collect(batch, list(engine.epochs))
+        engine.system_write(batch, lambda: None, None)
 
     def _evict(self, now: float) -> None:
         for _ in range(SLICE):

@@ -37,6 +37,7 @@ SESSION: Final = b"s"
 META: Final = b"\xff\xff"
 VOLUME: Final = META + b"volume"
 EPOCH: Final = META + b"epoch"
+KEYED_BYTES: Final = META + b"keyed"
 
 
 def shard_prefix(shard: int, kind: bytes = b"") -> bytes:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Results"]
 
+# Of the volume, what results under client keys may take in all.
+KEYED_SHARE: Final = 4
 HOUR_S: Final = 3600
 DAY_S: Final = 24 * HOUR_S
 BUCKET_S: Final = 600
@@ -61,6 +63,10 @@ class Results:
         self._store = store
         self._clock = clock
         self._sessions: dict[bytes, float] = {}
+        # Bytes of the rows under client keys by day; stored every ten minutes, so a crash forgets ten minutes' worth.
+        raw = store.get(layout.KEYED_BYTES)
+        self._keyed_bytes: dict[int, int] = {} if raw is None else msgspec.msgpack.decode(raw, type=dict[int, int])
+        self._keyed_limit = store.free_bytes()[1] // KEYED_SHARE
         self._doomed: dict[int, list[tuple[bytes, bytes]]] = {}
 
     def find(self, instance: Instance, call: Call) -> bytes | ActorError | None:
@@ -79,8 +85,13 @@ class Results:
             if raw is not None:
                 row = _decode(raw)
                 return row.body if row.digest == digest_of(call) else IdempotencyConflictError(CONFLICT)
-        if kind == CLIENT and self._recorded(instance) >= RESULTS_PER_INSTANCE:
+        return self._over_quota(instance) if kind == CLIENT else None
+
+    def _over_quota(self, instance: Instance) -> ActorError | None:
+        if self._recorded(instance) >= RESULTS_PER_INSTANCE:
             return ActorQuotaError(f"{RESULTS_PER_INSTANCE} keyed results of this instance are recorded within a day")
+        if sum(self._keyed_bytes.values()) >= self._keyed_limit:
+            return ActorQuotaError(f"the results recorded under keys within a day take 1/{KEYED_SHARE} of the volume")
         return None
 
     def _find_session(self, call: Call) -> bytes | ActorError | None:
@@ -114,7 +125,9 @@ class Results:
         kind = call.id.kind
         if kind == CLIENT:
             day = self._clock.now_us() // 1_000_000 // DAY_S
-            batch.put(self._row_key(instance, call, day), _encode(Row(digest_of(call), call.format, body)))
+            key, row = self._row_key(instance, call, day), _encode(Row(digest_of(call), call.format, body))
+            batch.put(key, row)
+            self._keyed_bytes[day] = self._keyed_bytes.get(day, 0) + len(key) + len(row)
             if instance.keyed is not None:
                 instance.keyed[day] = instance.keyed.get(day, 0) + 1
             return True
@@ -176,6 +189,8 @@ class Results:
             (layout.DERIVED_DAY, (now_s - 25 * HOUR_S) // DAY_S),
             (layout.DERIVED_BUCKET, now_s // BUCKET_S - BUCKETS_KEPT),
         )
+        self._keyed_bytes = {day: size for day, size in self._keyed_bytes.items() if day >= limits[0][1]}
+        batch.put(layout.KEYED_BYTES, msgspec.msgpack.encode(self._keyed_bytes))
         deleted = 0
         for shard in shards:
             found = []

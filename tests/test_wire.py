@@ -98,16 +98,16 @@ def test_credentials_are_any_of_the_accepted_ones() -> None:
     assert not wire.authentic(b"", [])
 
 
-class TooPoor(Problem):
+class TooLittle(Problem):
     status = 409
     balance: int
     note: Any
 
 
 def test_an_error_arrives_as_the_same_class_with_its_members() -> None:
-    sent = TooPoor("30 is more than 5", balance=5, note={"big": 2**70})
+    sent = TooLittle("30 is more than 5", balance=5, note={"big": 2**70})
     got = wire.error_of(wire.failure(7, sent))
-    assert isinstance(got, TooPoor)
+    assert isinstance(got, TooLittle)
     assert (got.detail, got.balance, got.note) == ("30 is more than 5", 5, {"big": 2**70})
     overloaded = wire.error_of(wire.failure(7, ActorOverloadedError("full", epoch=3)))
     assert (type(overloaded), overloaded.started, overloaded.retry_after_s, overloaded.epoch) == (
@@ -121,11 +121,11 @@ def test_an_error_with_members_that_no_frame_can_carry_arrives_without_them() ->
     loop: list[Any] = []
     loop.append(loop)
     for note in (loop, "\ud800", "x" * 100_000):
-        got = wire.error_of(wire.failure(7, TooPoor("poor", balance=1, note=note)))
-        assert isinstance(got, TooPoor)
+        got = wire.error_of(wire.failure(7, TooLittle("poor", balance=1, note=note)))
+        assert isinstance(got, TooLittle)
         assert got.detail == "poor"
         assert not hasattr(got, "note")
-    assert wire.error_of(wire.failure(7, TooPoor("x", balance=1, note=object))).detail == "x"
+    assert wire.error_of(wire.failure(7, TooLittle("x", balance=1, note=object))).detail == "x"
 
 
 def test_a_detail_of_any_length_and_content_arrives_cut() -> None:

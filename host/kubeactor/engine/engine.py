@@ -255,19 +255,26 @@ class Engine:
 
     def next_turn(self, instance: Instance) -> None:
         """Start what waits for an instance, if it may run."""
+        if instance.draining:
+            return  # a turn ended within its first step: the loop below, further up the stack, goes on
+        instance.draining = True
         queue = instance.queue
-        while queue and instance.turn is None and not self.commits.stalled and not self.stopping:
-            call = queue.popleft()
-            self._queued(instance, len(call.body), -1)
-            if call.deadline <= self.clock.monotonic():
-                self.reply_error(instance, call, _too_late(call))
-            elif isinstance(call, SystemCall):
-                self._start(instance, call, None)
-            else:
-                self._start(instance, call, instance.type.methods[call.method])
+        try:
+            while queue and instance.turn is None and not self.commits.stalled and not self.stopping:
+                call = queue.popleft()
+                self._queued(instance, len(call.body), -1)
+                if call.deadline <= self.clock.monotonic():
+                    self.reply_error(instance, call, _too_late(call))
+                else:
+                    self._start(instance, call, self._method_of(instance, call))
+        finally:
+            instance.draining = False
         if not queue:
             instance.queue = None
             self.waiting_instances.pop(instance, None)
+
+    def _method_of(self, instance: Instance, call: Call) -> Method | None:
+        return None if isinstance(call, SystemCall) else instance.type.methods[call.method]
 
     # --- running
 

@@ -37,6 +37,7 @@ class Instance:
         alarm: the alarm's row as stored; None if there is none, UNKNOWN before it was read.
         cache: stored values by user key, None for an absent one; as committed.
         failures, not_before: of its activations in a row.
+        draining: whether its queue is being worked off further up the stack.
         keyed: how many results under client keys are recorded, by day.
     """
 
@@ -46,6 +47,7 @@ class Instance:
         "batch",
         "cache",
         "data",
+        "draining",
         "failures",
         "identity",
         "inflight",
@@ -70,6 +72,7 @@ class Instance:
         self.turn: Turn | None = None
         self.queue: deque[Call] | None = None
         self.queue_bytes = 0
+        self.draining = False
         self.batch = 0
         self.used = 0.0
         self.inflight: dict[CallId, Call] | None = None

@@ -158,6 +158,15 @@ class Call:
         scope = self.instance if self.id.kind == CLIENT else b""
         return msgspec.msgpack.encode((self.id.kind, self.id.key, self.id.slot, self.id.count, self.shard, scope))
 
+    def origin(self) -> bytes:
+        """What the ids of the calls made inside are derived from, the same for every attempt.
+
+        A router gives a root call that is made again another slot, so there it is the root's own token.
+        """
+        if self.root and self.id is not None and self.id.kind in (LOCAL, SESSION):
+            return self.root
+        return self.token()
+
 
 class Dispatcher(Protocol):
     """Takes a call and sees to it that `call.reply` is called exactly once, at the latest at its deadline."""

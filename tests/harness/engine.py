@@ -1,4 +1,4 @@
-"""A real engine on a real RocksDB and the production loop, with what a test must hold in its hands: clocks and syncs."""
+"""A real engine on a real RocksDB and the production loop; a test holds the clocks and the syncs in its hands."""
 
 from __future__ import annotations
 

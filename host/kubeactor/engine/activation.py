@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kubeactor.actor import Actor, Method
+from kubeactor.actor import Actor
 from kubeactor.call import Call
 from kubeactor.context import Context
 from kubeactor.engine.instance import Instance
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["Activation", "Activator"]
 
 BACKOFF_MAX_S: Final = 60.0
+INIT_LABEL: Final = b"\0__init__\0"
 
 
 class Activation(SystemCall):
-    """The `activate` turn; the call that woke the instance waits for it.
+    """The `activate` turn; the call that woke the instance waits for it at the head of the queue.
 
     Calls made inside get their ids from the waiting call, so that its retry repeats them under the same ids.
     """
 
-    __slots__ = ("actor", "waiting", "waiting_method")
+    __slots__ = ("actor", "waiting")
 
-    def __init__(self, instance: Instance, actor: Actor, waiting: Call, method: Method | None) -> None:
+    def __init__(self, instance: Instance, actor: Actor, waiting: Call) -> None:
         super().__init__(instance, "activate", number=0, deadline=waiting.deadline, timeout_s=METHOD_TIMEOUT_S)
         self.id = None
         self.root = waiting.root
@@ -39,12 +40,11 @@ class Activation(SystemCall):
         self.repeat = waiting.repeat
         self.actor = actor
         self.waiting = waiting
-        self.waiting_method = method
 
-    def token(self) -> bytes:
+    def origin(self) -> bytes:
         """Of the waiting call, and different from it."""
-        token = self.waiting.token()
-        return token and b"activate\0" + token
+        origin = self.waiting.origin()
+        return origin and b"activate\0" + origin
 
 
 class Activator:
@@ -53,7 +53,7 @@ class Activator:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def activate(self, instance: Instance, call: Call, method: Method | None) -> Actor | None:
+    def activate(self, instance: Instance, call: Call) -> Actor | None:
         """Make the user's object.
 
         Returns:
@@ -64,21 +64,32 @@ class Activator:
             engine.reply_error(instance, call, refusal)
             return None
         engine.stats.activations += 1
-        actor = instance.type.cls.__new__(instance.type.cls)
-        actor.ctx = Context(instance)
-        actor.env = engine.env
         try:
-            actor.__init__()  # type: ignore[misc]
+            actor = self._made(instance)
         except Exception as error:
-            self.failed(instance, call, engine.as_actor_error(error, call))
+            self._failed(instance)
+            engine.reply_error(instance, call, engine.as_actor_error(error, call))
             return None
         if not instance.type.has_activate:
             instance.actor = actor
             return actor
+        engine.put_first(instance, call)
         deadline = engine.clock.monotonic() + METHOD_TIMEOUT_S
-        turn = Turn(engine, instance, Activation(instance, actor, call, method), None, deadline)
+        turn = Turn(engine, instance, Activation(instance, actor, call), None, deadline)
         engine.run(instance, turn, actor.activate())
         return None
+
+    def _made(self, instance: Instance) -> Actor:
+        """The object. Its `__init__` runs in no turn, but shows on the poison page as the instance's code."""
+        actor = instance.type.cls.__new__(instance.type.cls)
+        actor.ctx = Context(instance)
+        actor.env = self._engine.env
+        outer = self._engine.loop.enter(instance.key + INIT_LABEL)
+        try:
+            self._engine.outside().run(actor.__init__)  # type: ignore[misc]
+        finally:
+            self._engine.loop.leave(outer)
+        return actor
 
     def _refusal(self, instance: Instance) -> ActorError | None:
         engine = self._engine
@@ -92,9 +103,14 @@ class Activator:
         return None
 
     def failed(self, instance: Instance, call: Call, error: ActorError) -> None:
-        """Nothing was committed: the waiting call fails, the next one waits 1 s * 2^n, at most 60 s."""
+        """Nothing was committed: the waiting call fails, unless its deadline has passed before."""
+        self._failed(instance)
+        if instance.queue and call in instance.queue:
+            self._engine.remove_queued(instance, call, error)
+
+    def _failed(self, instance: Instance) -> None:
+        """The next attempt waits 1 s * 2^n, at most 60 s; the record is kept for that long and the idle time."""
         instance.actor = None
         instance.failures += 1
         backoff_s = min(2.0 ** min(instance.failures - 1, 10), BACKOFF_MAX_S)
-        instance.not_before = self._engine.clock.monotonic() + backoff_s
-        self._engine.reply_error(instance, call, error)
+        instance.not_before = instance.used = self._engine.clock.monotonic() + backoff_s

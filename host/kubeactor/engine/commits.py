@@ -106,6 +106,8 @@ class Commits:
             call.commit(turn, batch)
         if turn.cleared or turn.sends or changed(turn):
             self._write_full(turn, body, batch)
+        elif batch.is_empty():
+            engine.turn_committed(turn, body)
         else:
             self.write_turn(turn, body, batch)
 

@@ -241,6 +241,14 @@ class Engine:
         self._queued(instance, len(call.body), 1)
         self.waiting_instances[instance] = None
 
+    def put_first(self, instance: Instance, call: Call) -> None:
+        """Put a call that was about to start back at the head of its queue, whatever the bounds."""
+        if instance.queue is None:
+            instance.queue = deque()
+        instance.queue.appendleft(call)
+        self._queued(instance, len(call.body), 1)
+        self.waiting_instances[instance] = None
+
     def _queued(self, instance: Instance, size: int, sign: int) -> None:
         instance.queue_bytes += sign * size
         self.queued_bytes += sign * size
@@ -281,7 +289,7 @@ class Engine:
     def _start(self, instance: Instance, call: Call, method: Method | None) -> None:
         actor = instance.actor
         if actor is None:
-            actor = self.activator.activate(instance, call, method)
+            actor = self.activator.activate(instance, call)
             if actor is None:
                 return
         if method is None:
@@ -311,7 +319,7 @@ class Engine:
         """Run a turn: its first step now."""
         instance.turn = turn
         self.stats.turns += 1
-        context = self._context.copy()
+        context = self.outside()
         context.run(SCOPE.set, turn)
         task = start_task(self.loop, coroutine, context, turn.label)
         turn.task = task
@@ -321,6 +329,10 @@ class Engine:
             self.suspended[turn] = None
             turn.timer = self.loop.call_later(turn.deadline - self.clock.monotonic(), self._expire, turn)
             task.add_done_callback(lambda done: self._finish(turn, done), context=self._context)
+
+    def outside(self) -> contextvars.Context:
+        """A context of its own that belongs to no turn."""
+        return self._context.copy()
 
     # --- ending
 
@@ -368,7 +380,6 @@ class Engine:
         elif isinstance(call, Activation):
             instance.actor = call.actor
             instance.failures = 0
-            self._start(instance, call.waiting, call.waiting_method)
         else:
             assert isinstance(call, SystemCall)
             call.committed(turn)

@@ -92,7 +92,7 @@ class Turn(Scope):
     def parent_token(self) -> bytes:
         """The token of this turn's own call."""
         if not self.parent:
-            self.parent = self.call.token() or secrets.token_bytes(16)
+            self.parent = self.call.origin() or secrets.token_bytes(16)
         return self.parent
 
     def inner_chain(self) -> tuple[bytes, ...]:

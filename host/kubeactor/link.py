@@ -16,7 +16,7 @@ __all__ = ["Link"]
 
 FIRST_S: Final = 0.005
 LONGEST_S: Final = 0.25
-SOUND_S: Final = 1.0
+SOUND_S: Final = 0.1
 DIAL_S: Final = 10.0
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Link:
     """Keeps one connection to a host open until `close`.
 
     A worker that is forked anew answers on the socket that its supervisor holds, so it pays to knock at once, and then
-    after 5 ms, 10 ms ... 250 ms. Connections that do not live for a second count as failures, or a host and a router
+    after 5 ms, 10 ms ... 250 ms. Connections that do not live for 0.1 s count as failures, or a host and a router
     that do not understand each other would keep both busy.
 
     Attributes:

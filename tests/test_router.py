@@ -1,12 +1,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.harness.wiring import NAMESPACE, SHARDS, Asked, RunningHost, ScriptedEngine, run, table
+from tests.harness.wiring import (
+    NAMESPACE,
+    SHARDS,
+    Asked,
+    RunningHost,
+    ScriptedEngine,
+    addresses,
+    ask,
+    down,
+    namespace,
+    once,
+    run,
+    table,
+)
 
 from kubeactor import router as routers
 from kubeactor.call import CLIENT, DERIVED, LOCAL, SESSION, Call, CallId
@@ -28,55 +40,6 @@ from kubeactor.sessions import Sessions
 from kubeactor.wire import Failure, Inventory
 
 NOBODY = table([None] * SHARDS)
-
-
-@asynccontextmanager
-async def namespace(
-    hosts: int = 1, placement: Table | None = None, **options: Any
-) -> AsyncIterator[tuple[Router, list[RunningHost]]]:
-    """A router and its hosts, all shards on host-0 unless the table says otherwise."""
-    running = [await RunningHost(ScriptedEngine(f"host-{n}", f"vol-{n}")).start() for n in range(hosts)]
-    placement = placement or table()
-    router = Router(placement, addresses(running), **options)
-    try:
-        await warm(router, running)
-        yield router, running
-    finally:
-        await router.close()
-        for host in running:
-            await host.close()
-
-
-async def warm(router: Router, running: list[RunningHost]) -> None:
-    """Wait until the router is connected to the owners, so that a short deadline is not spent on that."""
-    for host in running:
-        if host.engine.host_id in router._links and (shards := router.table.shards_of(host.engine.host_id)):
-            await ask(router, shard=shards[0], id=CallId(CLIENT, b"warm")).outcome()
-            host.engine.calls.clear()
-
-
-def addresses(running: list[RunningHost]) -> dict[str, str]:
-    return {host.engine.host_id: host.address for host in running}
-
-
-def ask(router: Router, body: bytes = b"{}", **options: Any) -> Asked:
-    asked = Asked(body, **options)
-    router.submit(asked.call)
-    return asked
-
-
-async def down(router: Router, host: RunningHost) -> None:
-    """Kill the host and wait until the router has noticed."""
-    connection = router._links[host.engine.host_id].connection
-    assert connection is not None
-    await host.kill()
-    await connection.done.wait()
-
-
-def once(first: ActorError | None, then: Callable[[Call], bytes]) -> Callable[[Call], bytes | ActorError | None]:
-    """The first call is answered with an error (None: not at all), others by `then`."""
-    answers = iter([first])
-    return lambda call: next(answers) if answers.__length_hint__() else then(call)  # type: ignore[attr-defined]
 
 
 def test_a_call_reaches_the_owner_of_its_shard_with_all_that_it_carries() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -14,9 +14,9 @@ from kubeactor.application import Application, UserCodeError
 from kubeactor.child import Timing
 from kubeactor.limits import SHARDS_DEFAULT, SHARDS_MAX
 from kubeactor.listeners import ListenError, Listeners
-
-# Imported here so that a forked worker has it already: a restart imports nothing.
-from kubeactor.processes import Namespace
+from kubeactor.namespace import Namespace, claim
+from kubeactor.placement import PlacementError
+from kubeactor.sources import Sources
 from kubeactor.supervisor import Supervisor
 from kubeactor.worker import WorkerFatalError, WorkerSpec
 
@@ -24,6 +24,7 @@ __all__ = ["main"]
 
 HOSTS_MAX: Final = 16
 USAGE: Final = 2
+REFUSED: Final = (UserCodeError, ListenError, WorkerFatalError, PlacementError, OSError)
 
 app = typer.Typer(
     name="kubeactor",
@@ -40,7 +41,12 @@ DataOption = Annotated[Path, typer.Option("--data", help="The folder that holds 
 AddressOption = Annotated[str, typer.Option("--address", help="The address to listen on.")]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port to listen on.")]
 ShardsOption = Annotated[
-    int, typer.Option("--shards", min=1, max=SHARDS_MAX, help="Of a new namespace; fixed for ever.")
+    int | None,
+    typer.Option("--shards", min=1, max=SHARDS_MAX, help=f"Of a new namespace, {SHARDS_DEFAULT} if not given; fixed."),
+]
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option("--metrics-port", min=0, max=65535, help="Serve /healthz, /readyz and /metrics over HTTP there."),
 ]
 
 
@@ -53,7 +59,7 @@ def dev(
     hosts: Annotated[
         int | None, typer.Option("--hosts", min=1, max=HOSTS_MAX, help="Run that many host processes and an ingress.")
     ] = None,
-    shards: ShardsOption = SHARDS_DEFAULT,
+    shards: ShardsOption = None,
     address: AddressOption = "127.0.0.1",
     reload: Annotated[bool, typer.Option(help="Start anew when the code changes; storage stays.")] = True,
     idle_s: Annotated[float, typer.Option("--idle", min=0.1, help="Seconds until an idle instance is evicted.")] = 60.0,
@@ -62,48 +68,59 @@ def dev(
 
     Example: kubeactor dev bank:Account --front-door bank:app
     """
-    sys.path.insert(0, "")
     arguments: dict[str, Any] = {
         "folder": str(data.absolute()),
         "actors": actors,
         "front_door": front_door,
-        "shards": shards,
         "options": {"detail": True, "grace_s": 1.0, "idle_s": idle_s},
     }
     listeners = Listeners()
+    sources = Sources(Path.cwd())
     try:
-        application = Application.load(actors, front_door)
-        workers = _dev_workers(listeners, data, address, port, hosts, arguments)
-    except (UserCodeError, ListenError, WorkerFatalError, OSError) as error:
+        workers = _dev_workers(listeners, Namespace(data, shards), address, port, hosts, arguments)
+    except REFUSED as error:
         _refuse(str(error))
-    if not listeners.reexecuted:
-        _greet(application, address, workers[-1].sockets[0].getsockname()[1])
-    watch = _changed(application) if reload else None
-    _supervise(Supervisor(workers, listeners=listeners, timing=Timing(grace_s=2.0), watch=watch))
+
+    def preload() -> None:
+        application = _load(actors, front_door)
+        sources.add(application.source_files())
+        if not listeners.reexecuted:
+            _greet(application, address, workers[-1].sockets[0].getsockname()[1])
+
+    watch = sources.changed if reload else None
+    _supervise(Supervisor(workers, listeners=listeners, preload=preload, timing=Timing(grace_s=2.0), watch=watch))
 
 
 def _dev_workers(
-    listeners: Listeners, data: Path, address: str, port: int, hosts: int | None, arguments: dict[str, Any]
+    listeners: Listeners, namespace: Namespace, address: str, port: int, hosts: int | None, arguments: dict[str, Any]
 ) -> list[WorkerSpec]:
+    names = [f"host-{n}" for n in range(hosts or 1)]
+    _hold_all(namespace, names)
     public = listeners.listen(address, port)
-    Namespace(data, arguments["shards"])  # before the workers, which would each make one of their own
+    folders = {name: claim(namespace.data(name)) for name in names}
     if hosts is None:
-        folder = _folder(data / "host-0")
-        return [
-            WorkerSpec("worker", "kubeactor.processes:embedded_main", arguments, (public,), folder),
-        ]
+        return [WorkerSpec("worker", "kubeactor.processes:embedded_main", arguments, (public,), folders["host-0"])]
     specs = []
     addresses = {}
-    for n in range(hosts):
-        name = f"host-{n}"
+    for name, folder in folders.items():
         inner = listeners.listen("127.0.0.1", 0)
         addresses[name] = f"127.0.0.1:{inner.getsockname()[1]}"
-        folder = _folder(data / name)
         own = {**arguments, "host": name}
         specs.append(WorkerSpec(name, "kubeactor.processes:host_main", own, (inner,), folder))
     own = {**arguments, "hosts": addresses}
     specs.append(WorkerSpec("ingress", "kubeactor.processes:ingress_main", own, (public,)))
     return specs
+
+
+def _hold_all(namespace: Namespace, names: list[str]) -> None:
+    """Refuse to start with fewer hosts than there are shards on."""
+    table = namespace.table()
+    owners = [host for host in sorted(table.volumes) if table.shards_of(host)] if table else []
+    if not set(owners) <= set(names):
+        raise UserCodeError(
+            f"the shards in {namespace.folder} are on {', '.join(owners)}:"
+            f" start with --hosts {len(owners)} or more, or with another data folder"
+        )
 
 
 @app.command()
@@ -113,32 +130,33 @@ def host(
     port: PortOption = 7000,
     name: Annotated[str, typer.Option("--name", help="The host's id in the placement table.")] = "host-0",
     front_door: FrontDoorOption = None,
-    shards: ShardsOption = SHARDS_DEFAULT,
+    shards: ShardsOption = None,
     address: AddressOption = "127.0.0.1",
+    metrics_port: MetricsPortOption = None,
     idle_s: Annotated[float, typer.Option("--idle", min=0.1, help="Seconds until an idle instance is evicted.")] = 60.0,
 ) -> None:
     """Run one host: it listens for frames and serves the shards that its volume owns.
 
     Example: kubeactor host bank:Account --data /var/lib/bank --name host-0 --port 7000
     """
-    sys.path.insert(0, "")
     listeners = Listeners()
     try:
-        Application.load(actors, front_door)
-        inner = listeners.listen(address, port)
-        folder = _folder(data / name)
-    except (UserCodeError, ListenError, WorkerFatalError, OSError) as error:
+        namespace = Namespace(data, shards)
+        sockets = [listeners.listen(address, port)]
+        if metrics_port is not None:
+            sockets.append(listeners.listen(address, metrics_port))
+        folder = claim(namespace.data(name))
+    except REFUSED as error:
         _refuse(str(error))
     arguments: dict[str, Any] = {
         "folder": str(data.absolute()),
         "host": name,
         "actors": actors,
         "front_door": front_door,
-        "shards": shards,
         "options": {"idle_s": idle_s},
     }
-    worker = WorkerSpec(name, "kubeactor.processes:host_main", arguments, (inner,), folder)
-    _supervise(Supervisor([worker], listeners=listeners))
+    worker = WorkerSpec(name, "kubeactor.processes:host_main", arguments, sockets, folder)
+    _supervise(Supervisor([worker], listeners=listeners, preload=lambda: _load(actors, front_door)))
 
 
 @app.command()
@@ -151,31 +169,29 @@ def ingress(
         list[str] | None,
         typer.Option("--host", help="host-0=127.0.0.1:7000; give all of them to place the shards first."),
     ] = None,
-    shards: ShardsOption = SHARDS_DEFAULT,
+    shards: ShardsOption = None,
     address: AddressOption = "127.0.0.1",
 ) -> None:
     """Run an ingress by the placement table in the data folder.
 
     Example: kubeactor ingress bank:Account --data /var/lib/bank --host host-0=127.0.0.1:7000
     """
-    sys.path.insert(0, "")
     listeners = Listeners()
     try:
-        Application.load(actors, front_door)
-        public = listeners.listen(address, port)
         addresses = dict(_pair(text) for text in hosts or ())
-    except (UserCodeError, ListenError, WorkerFatalError, OSError) as error:
+        Namespace(data, shards)
+        public = listeners.listen(address, port)
+    except REFUSED as error:
         _refuse(str(error))
     arguments: dict[str, Any] = {
         "folder": str(data.absolute()),
         "actors": actors,
         "front_door": front_door,
-        "shards": shards,
         "hosts": addresses,
         "options": {},
     }
     worker = WorkerSpec("ingress", "kubeactor.processes:ingress_main", arguments, (public,))
-    _supervise(Supervisor([worker], listeners=listeners))
+    _supervise(Supervisor([worker], listeners=listeners, preload=lambda: _load(actors, front_door)))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -185,22 +201,21 @@ def _pair(text: str) -> tuple[str, str]:
     return name, address
 
 
-def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+def _load(actors: list[str], front_door: str | None) -> Application:
+    """Import all that a worker runs, the user's code too: forked workers have it then, and a restart imports nothing.
+
+    Raises:
+        UserCodeError: when the user's code or its configuration can't be served.
+    """
+    sys.path.insert(0, "")
+    importlib.import_module("kubeactor.processes")
+    application = Application.load(actors, front_door)
+    application.make_env(_no_dispatcher)
+    return application
 
 
-def _changed(application: Application) -> Callable[[], bool]:
-    """Whether a file of the user's code has another time of change than at the start."""
-    seen = {path: _stamp(path) for path in application.source_files()}
-    return lambda: any(_stamp(path) != stamp for path, stamp in seen.items())
-
-
-def _stamp(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
+def _no_dispatcher() -> NoReturn:
+    raise UserCodeError("the code makes a call while it is imported: make it in a method, or in the Env's lifespan")
 
 
 def _greet(application: Application, address: str, port: int) -> None:
@@ -214,13 +229,17 @@ def _greet(application: Application, address: str, port: int) -> None:
 
 def _supervise(supervisor: Supervisor) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
-    status = supervisor.run()
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        status = supervisor.run()
+    except REFUSED as error:
+        _refuse(str(error))
     if supervisor.message:
         _refuse(supervisor.message)
     sys.exit(status)
 
 
-def _refuse(message: str) -> Any:
+def _refuse(message: str) -> NoReturn:
     print(f"kubeactor: {message}", file=sys.stderr)
     sys.exit(USAGE)
 

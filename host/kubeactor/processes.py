@@ -10,19 +10,23 @@ import asyncio
 import contextlib
 import gc
 import logging
-import secrets
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+from prometheus_client import CollectorRegistry
 
 from kubeactor.application import Application, UserCodeError
 from kubeactor.call import Dispatcher
+from kubeactor.connection import ConnectionLost
 from kubeactor.engine.cycles import Probe
 from kubeactor.engine.engine import Engine
 from kubeactor.engine.loop import new_event_loop
-from kubeactor.engine.store import Store, StoreBusyError, StoreError
+from kubeactor.engine.store import Store, StoreError
 from kubeactor.engine.volume import Volume, VolumeMismatchError
 from kubeactor.env import Env
 from kubeactor.host import HostServer, place
@@ -30,6 +34,7 @@ from kubeactor.ingress.app import make_app
 from kubeactor.ingress.server import serve
 from kubeactor.ingress.state import Ingress, Route
 from kubeactor.metrics import make_registry
+from kubeactor.namespace import Namespace
 from kubeactor.placement import PlacementError, Table, adopted, plan
 from kubeactor.placement_file import Placement, PlacementWatcher, load, save
 from kubeactor.router import Router
@@ -37,63 +42,17 @@ from kubeactor.standby import Standby
 from kubeactor.wire import HOST
 from kubeactor.worker import WorkerContext, WorkerFatalError
 
-__all__ = ["Namespace", "embedded_main", "host_main", "ingress_main"]
+__all__ = ["embedded_main", "host_main", "ingress_main"]
 
 TICK_S: Final = 0.5
 SWITCH_S: Final = 0.0005
 REOPEN_S: Final = 0.25
 LIFESPAN_S: Final = 30.0
 DATABASE: Final = "db"
-PLACEMENT: Final = "placement.json"
-NAMESPACE: Final = "namespace"
+
+T = TypeVar("T")
 
 log = logging.getLogger("kubeactor.process")
-
-
-class Namespace:
-    """A local namespace: a folder with the placement table and a folder for each host.
-
-    Attributes:
-        uid: made once; every volume and every table carries it.
-    """
-
-    def __init__(self, folder: Path, shards: int) -> None:
-        """Open or create it.
-
-        Raises:
-            WorkerFatalError: when the folder can't be used.
-        """
-        self.folder = folder
-        self.placement = folder / PLACEMENT
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.uid, self.shards = self._identity(shards)
-        except (OSError, PlacementError, ValueError) as error:
-            raise WorkerFatalError(f"the data folder {folder} can't be used: {error}") from error
-
-    def _identity(self, shards: int) -> tuple[str, int]:
-        if self.placement.exists():
-            table = load(self.placement).table
-            return table.namespace, table.shards
-        file = self.folder / NAMESPACE
-        if not file.exists():
-            temporary = self.folder / f".{NAMESPACE}.new"
-            temporary.write_text(f"{secrets.token_hex(16)} {shards}\n")
-            temporary.replace(file)
-        uid, count = file.read_text().split()
-        return uid, int(count)
-
-    def data(self, host: str) -> Path:
-        """The folder of a host."""
-        return self.folder / host
-
-    def table(self) -> Table | None:
-        """The stored table, if there is one.
-
-        Raises:
-            PlacementError: when it is damaged.
-        """
-        return load(self.placement).table if self.placement.exists() else None
 
 
 def embedded_main(
@@ -102,35 +61,26 @@ def embedded_main(
     folder: str,
     actors: list[str],
     front_door: str | None,
-    shards: int,
     options: dict[str, Any],
 ) -> int:
     """Ingress and engine in one loop: a call goes from the HTTP protocol to the turn without a socket in between."""
     application = _load(actors, front_door)
-    namespace = Namespace(Path(folder), shards)
+    namespace = Namespace(Path(folder))
 
     async def run(stop: asyncio.Event) -> None:
-        standby = Standby(asyncio.get_running_loop(), namespace.shards)
-        opened: list[Engine] = []
-        async with _entered(application, lambda: opened[0] if opened else standby) as env:
+        behind = _Behind(namespace.shards)
 
-            async def begin(ingress: Ingress) -> None:
-                engine = await _opened(
-                    standby, lambda: _open_engine(context, application, namespace, "host-0", options)
-                )
-                _own_all(engine, namespace)
-                opened.append(engine)
-                ingress.dispatcher = engine
-                engine.start(env)
-                standby.serve(engine)
+        async def begin(env: Env) -> Engine:
+            engine = await _opened(behind, lambda: _open_engine(context, application, namespace, "host-0", options))
+            _own_all(engine, namespace)
+            behind.stand(engine, None)
+            engine.start(env)
+            return engine
 
-            try:
-                await _serve_http(
-                    context, application, standby, env, stop, begin=begin, engines=opened, options=options
-                )
-            finally:
-                for engine in opened:
-                    await engine.close(options.get("grace_s", 1.0))
+        try:
+            await _serve_http(context, application, behind, stop, begin=begin, options=options)
+        finally:
+            await behind.close(options.get("grace_s", 1.0))
 
     return _run(context, run)
 
@@ -142,37 +92,70 @@ def host_main(
     host: str,
     actors: list[str],
     front_door: str | None,
-    shards: int,
     options: dict[str, Any],
 ) -> int:
-    """An engine that listens for frames; its actors call other hosts by the placement table."""
+    """An engine that listens for frames; its actors call other hosts by the placement table.
+
+    A second socket, if there is one, serves `/healthz`, `/readyz` and `/metrics`.
+    """
     application = _load(actors, front_door)
-    namespace = Namespace(Path(folder), shards)
+    namespace = Namespace(Path(folder))
 
     async def run(stop: asyncio.Event) -> None:
-        engine = _open_engine(context, application, namespace, host, options)
-        stored = load(namespace.placement) if namespace.placement.exists() else None
-        table, addresses = stored or Placement(Table.empty(namespace.uid, namespace.shards), {})
-        router = Router(table, addresses, local=engine, local_host=host, role=HOST)
-        engine.dispatcher = router
-        engine.send_probe = lambda shard, probe: router.probe(shard, probe.encode(), lambda answer: None)
-        server = HostServer(_HostEngine(engine), context.sockets)
+        behind = _Behind(namespace.shards)
+        frames, *health = context.sockets
+        telling = asyncio.create_task(_serve_health(context, behind, health, stop))
+        try:
+            await _serve_frames(context, application, namespace, behind, frames, stop, host=host, options=options)
+        finally:
+            stop.set()
+            await telling
+
+    return _run(context, run)
+
+
+async def _serve_frames(
+    context: WorkerContext,
+    application: Application,
+    namespace: Namespace,
+    behind: _Behind,
+    frames: socket.socket,
+    stop: asyncio.Event,
+    *,
+    host: str,
+    options: dict[str, Any],
+) -> None:
+    opening = _opened(behind, lambda: _open_engine(context, application, namespace, host, options))
+    engine = await _unless(stop, opening)
+    if engine is None:
+        return
+    stored = load(namespace.placement) if namespace.placement.exists() else None
+    router = Router(
+        *(stored or (Table.empty(namespace.uid, namespace.shards), {})), local=engine, local_host=host, role=HOST
+    )
+    engine.dispatcher = router
+    engine.send_probe = lambda shard, probe: router.probe(shard, probe.encode(), lambda answer: None)
+    behind.stand(engine, router)
+    server = HostServer(_HostEngine(engine), [frames])
+    try:
         async with _entered(application, lambda: router) as env:
             engine.start(env)
             await server.start()
-            watching = asyncio.create_task(
-                PlacementWatcher(namespace.placement, lambda found: router.update(*found)).run()
-            )
+            behind.watch(namespace)
             context.ready()
-            try:
-                await stop.wait()
-            finally:
-                watching.cancel()
-                await engine.close(options.get("grace_s", 1.0))
-                await server.close()
-                await router.close()
+            await stop.wait()
+    finally:
+        await behind.close(options.get("grace_s", 1.0))
+        await server.close()
 
-    return _run(context, run)
+
+async def _serve_health(
+    context: WorkerContext, behind: _Behind, sockets: Sequence[socket.socket], stop: asyncio.Event
+) -> None:
+    if sockets:
+        ingress = Ingress(behind.standby, bindings=())
+        app = make_app(ingress, ready=behind.trouble, note=partial(_note, context), metrics=_registry(context, behind))
+        await serve(sockets, app, ingress, stop=stop)
 
 
 def ingress_main(
@@ -181,43 +164,106 @@ def ingress_main(
     folder: str,
     actors: list[str],
     front_door: str | None,
-    shards: int,
     hosts: dict[str, str] | None,
     options: dict[str, Any],
 ) -> int:
     """An ingress by the placement table of a file; with `hosts` it first places the shards on them."""
     application = _load(actors, front_door)
-    namespace = Namespace(Path(folder), shards)
+    namespace = Namespace(Path(folder))
 
     async def run(stop: asyncio.Event) -> None:
-        if hosts:
-            try:
-                await place(hosts, namespace.placement, namespace.shards, namespace.uid)
-            except PlacementError as error:
-                raise WorkerFatalError(str(error)) from error
-        table, addresses = load(namespace.placement)
-        router = Router(table, addresses)
-        watching = asyncio.create_task(PlacementWatcher(namespace.placement, lambda found: router.update(*found)).run())
+        behind = _Behind(namespace.shards)
+
+        async def begin(env: Env) -> Router:
+            router = Router(*await _placed(behind, namespace, hosts or {}))
+            behind.stand(None, router)
+            behind.watch(namespace)
+            return router
+
         try:
-            async with _entered(application, lambda: router) as env:
-                await _serve_http(context, application, router, env, stop, router=router, options=options)
+            await _serve_http(context, application, behind, stop, begin=begin, options=options)
         finally:
-            watching.cancel()
-            await router.close()
+            await behind.close(0.0)
 
     return _run(context, run)
 
 
-async def _opened(standby: Standby, open_engine: Callable[[], Engine]) -> Engine:
-    """The engine, as soon as the volume can be opened; a failing disk may heal."""
+class _Behind:
+    """What stands behind the HTTP side of a process: nobody at first, then an engine, a router, or a host's both."""
+
+    def __init__(self, shards: int) -> None:
+        self.standby = Standby(asyncio.get_running_loop(), shards)
+        self.engine: Engine | None = None
+        self.router: Router | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    def stand(self, engine: Engine | None, router: Router | None) -> None:
+        """They are there."""
+        self.engine, self.router = engine, router
+
+    def watch(self, namespace: Namespace) -> None:
+        """Let the router follow the placement file."""
+        router = self.router
+        assert router is not None
+        watcher = PlacementWatcher(namespace.placement, lambda found: router.update(*found))
+        self._watching = asyncio.create_task(watcher.run())
+
+    def trouble(self) -> str | None:
+        """Why the process can't serve, or None.
+
+        Hosts that a router can't reach are no reason: their calls are parked, and those of all others go on.
+        """
+        if self.engine is not None:
+            return self.engine.ready()
+        return self.standby.reason if self.router is None else None
+
+    def unreachable(self) -> str:
+        """A line for each host that can't be reached."""
+        found = self.router.trouble() if self.router is not None else {}
+        return "".join(f"{host} can't be reached: {why}\n" for host, why in found.items())
+
+    async def close(self, grace_s: float) -> None:
+        """Let running turns end within the grace, close."""
+        if self._watching is not None:
+            self._watching.cancel()
+        if self.engine is not None:
+            await self.engine.close(grace_s)
+        if self.router is not None:
+            await self.router.close()
+
+
+async def _opened(behind: _Behind, open_engine: Callable[[], Engine]) -> Engine:
+    """The engine, as soon as the volume can be opened; a failing disk may heal, a dying process lets go of the lock."""
     while True:
         try:
             return open_engine()
         except StoreError as error:
-            if str(error) != standby.reason:
+            if str(error) != behind.standby.reason:
                 log.error("%s; trying again", error)
-            standby.reason = str(error)
+            behind.standby.reason = str(error)
             await asyncio.sleep(REOPEN_S)
+
+
+async def _placed(behind: _Behind, namespace: Namespace, hosts: Mapping[str, str]) -> Placement:
+    """The placement, once there is one: made here if there are hosts to ask, else by somebody else.
+
+    Raises:
+        WorkerFatalError: when the hosts contradict the table that there is.
+    """
+    while True:
+        try:
+            if hosts:
+                behind.standby.reason = f"waiting for {', '.join(hosts)} to tell what they hold"
+                await place(hosts, namespace.placement, namespace.shards, namespace.uid)
+            elif not namespace.placement.exists():
+                behind.standby.reason = f"there is no placement table in {namespace.folder} yet"
+                await asyncio.sleep(REOPEN_S)
+                continue
+            return load(namespace.placement)
+        except (TimeoutError, ConnectionLost) as error:
+            log.warning("the shards are not placed yet: %s", str(error) or "not all hosts answer; trying again")
+        except PlacementError as error:
+            raise WorkerFatalError(str(error)) from error
 
 
 class _HostEngine:
@@ -268,7 +314,7 @@ def _open_engine(
     try:
         store = Store(path)
         volume = Volume(store, namespace=namespace.uid, host=host, shards=namespace.shards)
-    except (StoreBusyError, VolumeMismatchError) as error:
+    except VolumeMismatchError as error:
         raise WorkerFatalError(str(error)) from error
     if recorded and volume.row.volume != recorded:
         raise WorkerFatalError(f"VolumeLost: {path} is volume {volume.row.volume}, the table says {recorded}")
@@ -324,65 +370,74 @@ async def _entered(application: Application, dispatcher: Callable[[], Dispatcher
 async def _serve_http(
     context: WorkerContext,
     application: Application,
-    dispatcher: Route,
-    env: Env,
+    behind: _Behind,
     stop: asyncio.Event,
     *,
     options: dict[str, Any],
-    begin: Callable[[Ingress], Awaitable[None]] | None = None,
-    engines: Sequence[Engine] = (),
-    router: Router | None = None,
+    begin: Callable[[Env], Awaitable[Route]],
 ) -> None:
-    ingress = Ingress(dispatcher, application.bindings, dev=bool(options.get("detail")))
+    """Serve at once; calls wait until `begin` has made what answers them."""
+    standby = behind.standby
+    async with _entered(application, lambda: standby) as env:
+        ingress = Ingress(standby, application.bindings, dev=bool(options.get("detail")))
+        app = make_app(
+            ingress,
+            front_door=application.front_door,
+            env=env,
+            ready=behind.trouble,
+            note=lambda: _note(context) + behind.unreachable(),
+            metrics=_registry(context, behind, ingress),
+        )
 
-    def ready() -> str | None:
-        if isinstance(dispatcher, Standby) and not engines:
-            return dispatcher.reason
-        for engine in engines:
-            if (reason := engine.ready()) is not None:
-                return reason
-        if router is not None and (trouble := router.trouble()):
-            return "; ".join(f"{host}: {why}" for host, why in trouble.items())
-        return None
+        async def start() -> None:
+            ingress.dispatcher = await begin(env)
+            standby.serve(ingress.dispatcher)
 
-    registry = make_registry(
-        engine=[_Stats(engines)],
-        router=[router.stats, router] if router else [],
-        worker=[_Restarts(context)],
-        ingress=ingress.stats,
-    )
-    note = f"worker restarted {context.restarts} times, last: {context.last_death}" if context.restarts else ""
-    app = make_app(ingress, front_door=application.front_door, env=env, ready=ready, note=note, metrics=registry)
-    beginning = asyncio.create_task(_begin(begin, ingress, stop))
-    await serve(context.sockets, app, ingress, stop=stop, started=context.ready)
-    await beginning
+        async def starting() -> None:
+            try:
+                await _unless(stop, start())
+            except BaseException:
+                stop.set()
+                raise
+
+        beginning = asyncio.create_task(starting())
+        await serve(context.sockets, app, ingress, stop=stop, started=context.ready)
+        await beginning
 
 
-async def _begin(begin: Callable[[Ingress], Awaitable[None]] | None, ingress: Ingress, stop: asyncio.Event) -> None:
-    """Begin to serve calls; what can't be mended ends the process."""
-    if begin is None:
-        return
-    beginning = asyncio.ensure_future(begin(ingress))
+async def _unless(stop: asyncio.Event, main: Coroutine[Any, Any, T]) -> T | None:
+    """What the coroutine returns; None when the process is to stop before it does."""
+    task = asyncio.ensure_future(main)
     stopping = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait({beginning, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
     finally:
         stopping.cancel()
-        if not beginning.done():
-            beginning.cancel()
-        elif (error := beginning.exception()) is not None:
-            stop.set()
-            raise error
+        task.cancel()
 
 
-class _Stats:
-    """The counters of the engine, once it is open."""
+def _note(context: WorkerContext) -> str:
+    return f"worker restarted {context.restarts} times, last: {context.last_death}\n" if context.restarts else ""
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
-        self._engines = engines
+
+def _registry(context: WorkerContext, behind: _Behind, ingress: Ingress | None = None) -> CollectorRegistry:
+    return make_registry(
+        engine=[_Later(lambda: behind.engine and behind.engine.stats)],
+        router=[_Later(lambda: behind.router and behind.router.stats), _Later(lambda: behind.router)],
+        worker=[_Restarts(context)],
+        ingress=ingress.stats if ingress else None,
+    )
+
+
+class _Later:
+    """The counters of a part, once it is there."""
+
+    def __init__(self, part: Callable[[], object]) -> None:
+        self._part = part
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._engines[0].stats, name, None) if self._engines else None
+        return getattr(self._part(), name, None)
 
 
 class _Restarts:

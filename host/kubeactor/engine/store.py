@@ -56,7 +56,7 @@ class Store:
         try:
             self._db = Rdict(str(path), _options())
         except Exception as error:
-            if "lock" in str(error).lower():
+            if "lock file" in str(error).lower() or "lock hold by" in str(error).lower():
                 raise StoreBusyError(f"the data folder {path} is in use by another process") from error
             raise StoreError(f"the data folder {path} can't be opened: {error}") from error
         self._unsynced = WriteOptions()

@@ -42,7 +42,7 @@ def make_app(
     env: object = None,
     serve_api: bool = True,
     ready: Callable[[], str | None] = lambda: None,
-    note: str = "",
+    note: Callable[[], str] = lambda: "",
     metrics: CollectorRegistry | None = None,
 ) -> IngressApp:
     """The ASGI app of one port.
@@ -52,7 +52,7 @@ def make_app(
         front_door: an ASGI app, `async def fetch(request, env)`, or None.
         env: what the front door gets as its `Env`.
         serve_api: whether `/v1` and `/metrics` are on this port; the public port of a front door has neither.
-        note: what `/readyz` adds, such as why the worker before this one ended.
+        note: lines that `/readyz` adds, such as why the worker before this one ended.
         ready: None, or why the process can't serve at the moment.
         metrics: what `/metrics` shows.
     """
@@ -218,13 +218,13 @@ async def _healthz(request: Request) -> Response:
 class _Readiness:
     """`/readyz`: 200, or 503 and the reason."""
 
-    def __init__(self, ready: Callable[[], str | None], note: str) -> None:
+    def __init__(self, ready: Callable[[], str | None], note: Callable[[], str]) -> None:
         self._ready = ready
-        self._note = f"{note}\n" if note else ""
+        self._note = note
 
     async def respond(self, request: Request) -> Response:
         reason = self._ready()
-        return PlainTextResponse(f"{reason or 'ready'}\n{self._note}", 200 if reason is None else 503)
+        return PlainTextResponse(f"{reason or 'ready'}\n{self._note()}", 200 if reason is None else 503)
 
 
 class _Metrics:

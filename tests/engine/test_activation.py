@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from kubeactor import Actor, ActorFencedError
 from tests.harness.engine import Machine, failure, on_engine, pauses
+
+from kubeactor import Actor, ActorFencedError
 
 
 class Plain(Actor):

@@ -7,10 +7,10 @@ import gc
 from datetime import timedelta
 
 import pytest
+from tests.harness.engine import Machine, failure, on_engine, pauses
 
 from kubeactor import Actor, ActorOverloadedError, ActorUnknownMethodError, AlarmInfo, Problem, method
 from kubeactor.errors import ActorError
-from tests.harness.engine import Machine, failure, on_engine, pauses
 
 
 class Refused(Problem):

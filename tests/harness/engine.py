@@ -63,8 +63,13 @@ class TestStore(Store):
         self.fail_sync = self.fail_write = ""
         self.stalls = 0
         self.writes = self.syncs = 0
+        self.closed = False
         self._go = threading.Event()
         self._go.set()
+
+    def close(self) -> None:
+        self.closed = True
+        super().close()
 
     def hold(self) -> None:
         """Let no sync end from now on."""
@@ -197,7 +202,8 @@ class Machine:
     async def stop(self) -> None:
         """Close as a worker does at SIGTERM."""
         self.store.let_go()
-        await self.engine.close(0)
+        if not self.store.closed:
+            await self.engine.close(0)
         for store in self._dead:
             store.close()
         self._dead.clear()
@@ -224,7 +230,6 @@ class Machine:
             assert turn.task is not None
             turn.live = False
             turn.expired = True
-            engine.leftovers += 1
             turn.task.cancel()
         self._dead.append(self.store)
 
@@ -250,9 +255,8 @@ class Machine:
         future: asyncio.Future[Any] = self.loop.create_future()
         body = json.dumps(args).encode() if format == JSON else codec.encode((args, fields.pop("kwargs", {})))
         identity = identity_of_name(name)
-        if id is None:
-            self._ids += 1
-            id = CallId(LOCAL, self._ids.to_bytes(16, "big")) if key is None else CallId(CLIENT, key.encode())
+        self._ids += 1
+        fresh = CallId(LOCAL, self._ids.to_bytes(16, "big")) if key is None else CallId(CLIENT, key.encode())
         call = Call(
             binding,
             identity,
@@ -262,7 +266,7 @@ class Machine:
             deadline=self.clock.monotonic() + timeout_s,
             reply=lambda outcome: _settle(future, outcome, format),
             format=format,
-            id=id,
+            id=id or fresh,
             **fields,
         )
         if not call.root:

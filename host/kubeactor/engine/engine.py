@@ -12,7 +12,7 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kubeactor.actor import ActorType, Method
 from kubeactor.call import LOCAL, MESSAGE, Call, Dispatcher
@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
+
+# How long a turn that was cancelled may take to clean up before it counts as a leftover.
+LEFTOVER_AFTER_S: Final = 1.0
 
 log = logging.getLogger("kubeactor.engine")
 
@@ -124,7 +127,7 @@ class Engine:
         self.queued_bytes = 0
         self.waiting_instances: dict[Instance, None] = {}
         self.suspended: dict[Turn, None] = {}
-        self.leftovers = 0
+        self.leftovers: set[Turn] = set()
         self._failed_hook = failed
         self.quarantined = quarantined
         self._method_timeout_s = method_timeout_s
@@ -340,7 +343,7 @@ class Engine:
         """The method has returned, raised or been cancelled."""
         self.suspended.pop(turn, None)
         if turn.expired:
-            self.leftovers -= 1
+            self.leftovers.discard(turn)
             if not task.cancelled():
                 task.exception()  # nobody else asks
             return
@@ -403,7 +406,11 @@ class Engine:
             self.reply_error(instance, call, error, counted=not (cancelled and self.stopping))
 
     def _expire(self, turn: Turn) -> None:
-        """The budget is used up: revoke, cancel, and go on without waiting for code that ignores it."""
+        name = instance_text(turn.instance.key) + "." + turn.call.method
+        self.revoke(turn, ActorMethodTimeoutError(f"{name} used up its budget"))
+
+    def revoke(self, turn: Turn, error: BaseException) -> None:
+        """End a turn from outside: fence it, cancel it, and go on without waiting for code that ignores it."""
         if not turn.live:
             return
         instance = turn.instance
@@ -411,14 +418,18 @@ class Engine:
         turn.expired = True
         turn.wrote = True
         instance.turn = None
-        self.leftovers += 1
         assert turn.task is not None
         turn.task.cancel()
-        name = instance_text(instance.key) + "." + turn.call.method
-        self._end_failed(turn, ActorMethodTimeoutError(f"{name} used up its budget"))
-        if self.leftovers > LEFTOVERS:
-            self.fail(f"more than {LEFTOVERS} turns that timed out ignore their cancellation")
+        self.loop.call_later(LEFTOVER_AFTER_S, self._left_over, turn)
+        self._end_failed(turn, error)
         self.next_turn(instance)
+
+    def _left_over(self, turn: Turn) -> None:
+        """Count a turn that goes on although it was cancelled; it had some time to clean up."""
+        if turn in self.suspended:
+            self.leftovers.add(turn)
+            if len(self.leftovers) > LEFTOVERS:
+                self.fail(f"more than {LEFTOVERS} turns that timed out ignore their cancellation")
 
     def as_actor_error(self, raised: BaseException, call: Call) -> ActorError:
         """What the caller is told of what a turn raised."""

@@ -118,3 +118,5 @@ class Housekeeping:
         for _ in range(10):
             if engine.suspended:
                 await asyncio.sleep(DRAIN_POLL_S)
+        for turn in list(engine.suspended):
+            engine.revoke(turn, asyncio.CancelledError())

@@ -107,4 +107,4 @@ class Stats:
     @property
     def leftovers(self) -> int:
         """Tasks of turns that timed out and ignore their cancellation."""
-        return self._engine.leftovers
+        return len(self._engine.leftovers)

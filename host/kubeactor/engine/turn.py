@@ -200,11 +200,11 @@ class Turn(Scope):
         """What `rollback` goes back to."""
         overlay = None if self.overlay is None else dict(self.overlay)
         sends = None if self.sends is None else list(self.sends)
-        return overlay, self.cleared, self.alarm, sends, self.size, self.wrote
+        return overlay, self.cleared, self.alarm, sends, self.size
 
     def rollback(self, savepoint: tuple[Any, ...]) -> None:
-        """Discard what was written since the savepoint."""
-        self.overlay, self.cleared, self.alarm, self.sends, self.size, self.wrote = savepoint
+        """Discard what was written since the savepoint; `wrote` stays: the object's fields may tell of it."""
+        self.overlay, self.cleared, self.alarm, self.sends, self.size = savepoint
 
     # --- alarm and messages
 

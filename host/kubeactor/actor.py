@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 
-__all__ = ["Actor", "ActorType", "AlarmInfo", "Message", "Method", "method"]
+__all__ = ["Actor", "ActorType", "AlarmInfo", "Interface", "Message", "Method", "method"]
 
 HOOKS = frozenset({"activate", "alarm", "undelivered", "fetch", "web_socket"})
 P = ParamSpec("P")
@@ -132,19 +132,19 @@ class Method:
         self.arguments = Arguments(function, f"{owner}.{name}")
 
 
-class ActorType:
-    """A class under its binding: which methods can be called, which hooks it has.
+class Interface:
+    """What can be called under a binding: the public coroutine methods of a class, or of a Protocol that stands for it.
+
+    Attributes:
+        methods: by every name that reaches them, aliases too.
 
     Raises:
-        TypeError: when the class is no Actor or has a member that can't be served; one sentence says what to write.
+        TypeError: when two methods share a name, or a hint can't be served; one sentence says what to write.
     """
 
-    def __init__(self, binding: str, cls: type[Actor]) -> None:
-        if not (isinstance(cls, type) and issubclass(cls, Actor) and cls is not Actor):
-            raise TypeError(f"{getattr(cls, '__qualname__', cls)!r} is not a subclass of kubeactor.Actor")
+    def __init__(self, binding: str, cls: type[Any]) -> None:
         self.binding = binding
         self.cls = cls
-        _check_body(cls)
         self.methods: dict[str, Method] = {}
         for name, function in _callables(cls).items():
             made = Method(name, function, cls.__qualname__)
@@ -153,6 +153,22 @@ class ActorType:
                 if reached in self.methods and self.methods[reached].function is not function:
                     raise TypeError(f"{cls.__qualname__}: two methods are reached as {reached!r}")
                 self.methods[reached] = made
+
+
+class ActorType(Interface):
+    """A class under its binding: which methods can be called, which hooks it has.
+
+    Raises:
+        TypeError: when the class is no Actor or has a member that can't be served; one sentence says what to write.
+    """
+
+    cls: type[Actor]
+
+    def __init__(self, binding: str, cls: type[Actor]) -> None:
+        if not (isinstance(cls, type) and issubclass(cls, Actor) and cls is not Actor):
+            raise TypeError(f"{getattr(cls, '__qualname__', cls)!r} is not a subclass of kubeactor.Actor")
+        _check_body(cls)
+        super().__init__(binding, cls)
         self.has_activate = _overrides(cls, "activate")
         self.has_alarm = _overrides(cls, "alarm")
         self.has_undelivered = _overrides(cls, "undelivered")
@@ -176,7 +192,7 @@ def _overrides(cls: type[Actor], hook: str) -> bool:
     return getattr(cls, hook) is not getattr(Actor, hook)
 
 
-def _callables(cls: type[Actor]) -> dict[str, Callable[..., Any]]:
+def _callables(cls: type[Any]) -> dict[str, Callable[..., Any]]:
     """Public coroutine methods of the class and its bases other than Actor, nearest definition first."""
     found: dict[str, Callable[..., Any]] = {}
     hidden: set[str] = set(HOOKS)

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from kubeactor import codec
-from kubeactor.call import JSON
+from kubeactor.call import CODEC, JSON
 from kubeactor.errors import ActorArgumentError, BodyTooLargeError, CodecError
 from kubeactor.ids import ActorId
 from kubeactor.limits import BODY_BYTES
@@ -125,6 +125,7 @@ class Arguments:
         "_object",
         "_owner",
         "_positional",
+        "_read_result",
         "_required",
         "_rest",
         "_rest_named",
@@ -151,6 +152,7 @@ class Arguments:
         self._result = None if hint in (typing.NoReturn, typing.Never) else hint
         try:
             self._result_is_plain = not check_hint(self._result)
+            self._read_result = msgspec.json.Decoder(json_hint(self._result), dec_hook=from_json).decode
         except TypeError as error:
             raise TypeError(f"{self._owner}, its result: {error}") from error
 
@@ -251,23 +253,46 @@ class Arguments:
     def _expected(self) -> str:
         return f", which takes {', '.join(self._by_name)}" if self._by_name else ", which takes none"
 
-    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-        """The body of a call between actors. What does not fit the hints is refused by the callee.
+    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any], format: int = CODEC) -> bytes:
+        """The body of a call. What does not fit the hints is refused by the callee.
 
         Raises:
-            CodecError: when an argument has no form in bytes; the detail names the argument and the path.
+            CodecError: when an argument has no form in that format; the detail names the argument and the path.
             BodyTooLargeError: when the body is above 4 MiB.
         """
-        try:
-            given = [self._by_position(n).plain(value) for n, value in enumerate(args)]
-            named = {name: self._named(name).plain(value) for name, value in kwargs.items()}
-            body = codec.encode([given, named])
-        except CodecError:
-            self._name_culprit(args, kwargs)
-            raise
+        body = self._to_json(args, kwargs) if format == JSON else self._to_codec(args, kwargs)
         if len(body) > BODY_BYTES:
             raise BodyTooLargeError(f"the arguments of {self._owner} have {len(body)} bytes, at most {BODY_BYTES}")
         return body
+
+    def _to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """An array, or an object as soon as one argument is named; nothing for none."""
+        given = [self._one_to_json(self._by_position(n).name, value) for n, value in enumerate(args)]
+        if not kwargs:
+            return b"[%b]" % b",".join(given) if given else b""
+        if len(given) > len(self._positional):
+            raise CodecError(f"{self._owner}: JSON has no form for `*args` together with named arguments")
+        members = {each.name: value for each, value in zip(self._positional, given, strict=False)}
+        for name, value in kwargs.items():
+            if name in members:
+                raise CodecError(f"{self._owner}, {_shown(name)}: it is given twice")
+            members[name] = self._one_to_json(name, value)
+        return b"{%b}" % b",".join(b"%b:%b" % (_to_json(name), value) for name, value in members.items())
+
+    def _one_to_json(self, name: str, value: Any) -> bytes:
+        try:
+            return _json(value)
+        except CodecError as error:
+            raise CodecError(f"{self._owner}, {_shown(name)}: {error.detail}") from error
+
+    def _to_codec(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        try:
+            given = [self._by_position(n).plain(value) for n, value in enumerate(args)]
+            named = {name: self._named(name).plain(value) for name, value in kwargs.items()}
+            return codec.encode([given, named])
+        except CodecError:
+            self._name_culprit(args, kwargs)
+            raise
 
     def _by_position(self, n: int) -> _Parameter:
         return self._positional[n] if n < len(self._positional) else self._rest or _UNKNOWN
@@ -308,19 +333,21 @@ class Arguments:
             raise BodyTooLargeError(f"the result of {self._owner} has {size}", started="yes")
         return body
 
-    def decode_result(self, body: bytes) -> Any:
-        """The result that another actor's method returned, its records made again by the return hint.
+    def decode_result(self, body: bytes, format: int = CODEC) -> Any:
+        """The result that a method returned, its records made again by the return hint.
 
         Raises:
-            CodecError: when the bytes are damaged, or hold no such record.
+            CodecError: when the bytes are damaged, or do not fit the hint.
         """
-        value = codec.decode(body)
-        if self._result_is_plain:
-            return value
         try:
-            return convert(value, self._result)
+            if format == JSON:
+                return self._read_result(body)
+            value = codec.decode(body)
+            return value if self._result_is_plain else convert(value, self._result)
         except msgspec.ValidationError as error:
             raise CodecError(f"the result of {self._owner} does not fit its return hint: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise CodecError(f"the result of {self._owner} is no JSON: {_malformed(error)}") from error
 
 
 def _hints(function: Callable[..., Any], owner: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from kubeactor.errors import ActorArgumentError, ActorFencedError, BlockConcurre
 from kubeactor.ids import ActorId
 from kubeactor.scope import SCOPE
 from kubeactor.storage import Storage, from_us
-from kubeactor.stub import Stub
+from kubeactor.stub import ActorStub
 
 if TYPE_CHECKING:
     from kubeactor.engine.instance import Instance
@@ -56,7 +56,7 @@ class Context:
             CodecError: when an argument has no stored form.
         """
         stub = getattr(method, "__self__", None)
-        if not isinstance(stub, Stub):
+        if not isinstance(stub, ActorStub):
             raise ActorArgumentError("send takes a stub's method: self.ctx.send(stub.deposit, 30)")
         scope = SCOPE.get()
         if scope is None or not scope.live or getattr(scope, "instance", None) is not self._instance:

@@ -16,7 +16,7 @@ from kubeactor.stub import stub_class
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
-    from kubeactor.actor import ActorType
+    from kubeactor.actor import ActorType, Interface
     from kubeactor.call import Dispatcher
 
 __all__ = ["Binding", "Env", "Secret"]
@@ -37,7 +37,7 @@ class Secret(str):
 class Binding(Generic[A_co]):
     """The instances of one actor class; each method gives a stub that is typed as the class itself."""
 
-    def __init__(self, actor_type: ActorType, dispatcher: Callable[[], Dispatcher]) -> None:
+    def __init__(self, actor_type: Interface, dispatcher: Callable[[], Dispatcher]) -> None:
         self._type = actor_type
         self._stub_class = stub_class(actor_type)
         self._dispatcher = dispatcher

@@ -14,10 +14,10 @@ from kubeactor.ids import ActorId
 from kubeactor.scope import SCOPE, Scope, caller_line, process_scope
 
 if TYPE_CHECKING:
-    from kubeactor.actor import ActorType, Method
+    from kubeactor.actor import Interface, Method
     from kubeactor.call import Dispatcher
 
-__all__ = ["Stub", "StubCall", "id_of", "stub_class"]
+__all__ = ["ActorStub", "Stub", "StubCall", "id_of", "stub_class"]
 
 
 class StubCall(Coroutine[Any, Any, Any]):
@@ -66,15 +66,18 @@ class StubCall(Coroutine[Any, Any, Any]):
 
 
 class Stub:
-    """The base of the classes that `stub_class` makes."""
+    """One instance as its callers see it; a subclass for each binding has the methods.
+
+    Attributes:
+        _type: the binding, its class and the methods that can be called.
+    """
 
     __kubeactor_stub__: ClassVar[bool] = True
-    __slots__ = ("_dispatcher", "_id")
-    _type: ClassVar[Any]
+    __slots__ = ("_id",)
+    _type: ClassVar[Interface]
 
-    def __init__(self, id: ActorId, dispatcher: Callable[[], Dispatcher]) -> None:
+    def __init__(self, id: ActorId) -> None:
         self._id = id
-        self._dispatcher = dispatcher
 
     def __repr__(self) -> str:
         return f"<stub {self._id}>"
@@ -98,6 +101,16 @@ class Stub:
         )
 
 
+class ActorStub(Stub):
+    """The base of the stubs that actors and the front door call."""
+
+    __slots__ = ("_dispatcher",)
+
+    def __init__(self, id: ActorId, dispatcher: Callable[[], Dispatcher]) -> None:
+        super().__init__(id)
+        self._dispatcher = dispatcher
+
+
 def id_of(stub: object) -> ActorId:
     """The id of a stub; the id may be stored, passed and returned, the stub may not.
 
@@ -109,16 +122,16 @@ def id_of(stub: object) -> ActorId:
     return stub._id
 
 
-def stub_class(actor_type: ActorType) -> type[Stub]:
+def stub_class(actor_type: Interface) -> type[ActorStub]:
     """The class of a binding's stubs."""
     body: dict[str, Any] = {"__slots__": (), "_type": actor_type, "__doc__": actor_type.cls.__doc__}
     for name, method in actor_type.methods.items():
         body[name] = _stub_method(name, method)
-    return type(f"{actor_type.cls.__name__}Stub", (Stub,), body)
+    return type(f"{actor_type.cls.__name__}Stub", (ActorStub,), body)
 
 
 def _stub_method(name: str, method: Method) -> Callable[..., StubCall]:
-    def call(self: Stub, *args: Any, **kwargs: Any) -> StubCall:
+    def call(self: ActorStub, *args: Any, **kwargs: Any) -> StubCall:
         scope = SCOPE.get() or process_scope(self._dispatcher())
         scope.fence()
         body = method.arguments.encode(args, kwargs)

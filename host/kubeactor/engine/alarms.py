@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from kubeactor.actor import Actor, AlarmInfo
-from kubeactor.engine.backoff import backoff_s
+from kubeactor.engine.backoff import backoff_s, counts
 from kubeactor.engine.instance import UNKNOWN, Instance
 from kubeactor.engine.layout import ALARM, DUE, due_key, instance_key, range_end, shard_prefix
-from kubeactor.engine.store import WriteBatch, new_batch
+from kubeactor.engine.store import StoreError, WriteBatch, new_batch
 from kubeactor.engine.system import SystemCall
 from kubeactor.engine.turn import UNCHANGED, Turn
-from kubeactor.errors import ActorError
+from kubeactor.errors import ActorError, ActorUnknownMethodError
 from kubeactor.limits import ALARM_ATTEMPTS, CALL_MAX_S
 from kubeactor.storage import from_us
 
@@ -48,7 +48,7 @@ class AlarmRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     Attributes:
         generation: grows with each set_alarm; kept over retries.
-        scheduled_us: as it was set; next_us: when it runs next.
+        scheduled_us: as it was set; next_us: when it runs next; of a parked one, since when it is.
         retries: counted failed runs.
         parked: kept and listed, but not run again by itself.
         error: of the last failed run.
@@ -79,6 +79,8 @@ class AlarmCall(SystemCall):
 
     def begin(self, actor: Actor, turn: Turn) -> Coroutine[Any, Any, Any]:
         """The handler; in its turn the alarm is already cleared, which commits with its batch."""
+        if not turn.instance.type.has_alarm:
+            raise ActorUnknownMethodError(f"{turn.instance.type.cls.__qualname__} has no `alarm` any more")
         turn.alarm = None
         row = self._row
         return actor.alarm(AlarmInfo(from_us(row.scheduled_us), row.retries, row.retries > 0))
@@ -88,23 +90,31 @@ class AlarmCall(SystemCall):
         assert self.target is not None
         return self._alarms.row(self.target) == self._row
 
+    def dropped(self) -> None:
+        """Another one has taken its place, or none."""
+        assert self.target is not None
+        self._alarms.ended(self.target)
+
     def committed(self, turn: Turn) -> None:
         """It ran."""
         self._alarms.ran += 1
         self._alarms.ended(turn.instance)
 
-    def failed(self, error: ActorError, *, counted: bool) -> None:
+    def failed(self, error: ActorError) -> None:
         """It is tried again, or parked."""
         assert self.target is not None
-        self._alarms.retry(self.target, self._row, error, counted=counted)
-        self._alarms.ended(self.target)
+        if counts(error):
+            self._alarms.retry(self.target, self._row, error)
+            self._alarms.ended(self.target)
+        else:
+            self._alarms.ended(self.target, after_s=float(error.retry_after_s or 1))
 
 
 class Alarms:
     """The alarms of a host.
 
     Attributes:
-        ran, failed, parked: counters since start; parked counts the rows that are parked now, as far as seen.
+        ran, failed: counters since start.
     """
 
     def __init__(self, engine: Engine, timeout_s: float) -> None:
@@ -118,17 +128,21 @@ class Alarms:
         self._timer: asyncio.TimerHandle | None = None
         self._per_shard = LOADED_PER_SHARD_MIN
         self.ran = 0
+        self._generation = 0
         self.failed = 0
-        self.parked = 0
 
     # --- rows
 
     def row(self, instance: Instance) -> AlarmRow | None:
         """The stored alarm of an instance."""
         if instance.alarm is UNKNOWN:
-            raw = self._engine.store.get(instance_key(instance.shard, ALARM, instance.key))
-            instance.alarm = None if raw is None else _decode(raw)
+            instance.alarm = self.stored(instance.shard, instance.key)
         return instance.alarm  # type: ignore[no-any-return]
+
+    def stored(self, shard: int, key: bytes) -> AlarmRow | None:
+        """The same from disk, for an instance that need not be in memory."""
+        raw = self._engine.store.get(instance_key(shard, ALARM, key))
+        return None if raw is None else _decode(raw)
 
     def commit(self, batch: WriteBatch, turn: Turn) -> AlarmRow | None:
         """Put a turn's alarm change into its batch; the row that will hold."""
@@ -137,52 +151,51 @@ class Alarms:
             if old is not None:
                 self._put(batch, turn.instance, old, None)
             return None
-        generation = max(old.generation + 1 if old else 1, self._engine.clock.now_us())
-        new = AlarmRow(generation, turn.alarm, turn.alarm)
+        # Ids of calls are made from it, so no two alarms share one, even after a deletion or when time stands still.
+        self._generation = max(self._generation, old.generation if old else 0, self._engine.clock.now_us() - 1) + 1
+        new = AlarmRow(self._generation, turn.alarm, turn.alarm)
         self._put(batch, turn.instance, old, new)
         return new
 
     def _put(self, batch: WriteBatch, instance: Instance, old: AlarmRow | None, new: AlarmRow | None) -> None:
         row_key = instance_key(instance.shard, ALARM, instance.key)
-        if old is not None and not old.parked:
+        parked = self._engine.parked
+        if old is not None and old.parked:
+            batch.delete(parked.key(instance))
+            parked.alarms -= 1
+        elif old is not None:
             batch.delete(due_key(instance.shard, old.next_us, instance.key))
         if new is None:
             batch.delete(row_key)
             return
         batch.put(row_key, _encode(new))
-        if not new.parked:
+        if new.parked:
+            batch.put(parked.key(instance), b"")
+            parked.alarms += 1
+        else:
             batch.put(due_key(instance.shard, new.next_us, instance.key), b"")
 
     def written(self, instance: Instance, new: AlarmRow | None) -> None:
         """The batch with the change was written."""
-        old = instance.alarm
-        if old is not UNKNOWN and old is not None and old.parked:
-            self.parked -= 1
         instance.alarm = new
         if new is not None and not new.parked:
             self._add(instance.shard, new.next_us, instance.key)
             self._arm()
 
-    def retry(self, instance: Instance, row: AlarmRow, error: ActorError, *, counted: bool) -> None:
+    def retry(self, instance: Instance, row: AlarmRow, error: ActorError) -> None:
         """Write down a failed run, if the alarm is still the same one."""
         if self.row(instance) != row:
-            return
-        now_us = self._engine.clock.now_us()
-        if not counted:
-            self._add(instance.shard, row.next_us, instance.key)
             return
         self.failed += 1
         retries = row.retries + 1
         parked = retries >= ALARM_ATTEMPTS
-        next_us = now_us + int(backoff_s(retries) * 1e6)
-        text = f"{error.name}: {error.detail}"[:1000]
+        next_us = self._engine.clock.now_us() + (0 if parked else int(backoff_s(retries) * 1e6))
+        text = f"{error.name}: {error.detail}"[:1000].encode(errors="replace").decode()
         new = msgspec.structs.replace(row, retries=retries, parked=parked, next_us=next_us, error=text)
         log.warning(
             "alarm failed", extra={"instance": instance.key, "retries": retries, "parked": parked, "error": text}
         )
         self._system_write(instance, row, new)
-        if parked:
-            self.parked += 1
 
     def _system_write(self, instance: Instance, old: AlarmRow, new: AlarmRow) -> None:
         batch = new_batch()
@@ -197,17 +210,6 @@ class Alarms:
         new = msgspec.structs.replace(row, parked=False, retries=0, next_us=self._engine.clock.now_us(), error="")
         self._system_write(instance, row, new)
         return True
-
-    def list_parked(self, shard: int) -> list[tuple[bytes, AlarmRow]]:
-        """Instances and rows of a shard's parked alarms, at most 1,000."""
-        prefix = shard_prefix(shard, ALARM)
-        found = []
-        for key, raw in self._engine.store.rows(prefix, range_end(prefix)):
-            if (row := _decode(raw)).parked:
-                found.append((key[len(prefix) :], row))
-                if len(found) >= 1000:
-                    break
-        return found
 
     # --- due order
 
@@ -263,6 +265,15 @@ class Alarms:
 
     def fire(self) -> None:
         """Start what is due, a few at a time so that calls keep their latency."""
+        if self._engine.stopping:
+            return
+        try:
+            self._fire()
+        except StoreError as error:
+            self._engine.fail(str(error))
+        self._arm()
+
+    def _fire(self) -> None:
         now_us = self._engine.clock.now_us()
         started = 0
         while self._heap and self._heap[0][0] <= now_us and started < BURST and len(self._running) < RUNNING:
@@ -271,7 +282,6 @@ class Alarms:
             if self._count[shard] <= 0 and (horizon := self._horizon.get(shard)) is not None:
                 self._load(shard, horizon)
             started += self._start(shard, due_us, key)
-        self._arm()
 
     def _start(self, shard: int, due_us: int, key: bytes) -> bool:
         engine = self._engine
@@ -289,12 +299,19 @@ class Alarms:
         )
         return True
 
-    def ended(self, instance: Instance) -> None:
-        """An alarm's turn is over, one way or the other."""
+    def ended(self, instance: Instance, after_s: float = 0.0) -> None:
+        """An alarm's turn is over, one way or the other; a due one is looked at again after that many seconds."""
         self._running.discard(instance.key)
-        row = instance.alarm
-        if row is not UNKNOWN and row is not None and not row.parked:
-            self._add(instance.shard, row.next_us, instance.key)
+        row = self.row(instance)
+        if row is not None and not row.parked and not self._engine.stopping:
+            if after_s:
+                self._engine.loop.call_later(after_s, self._again, instance.shard, row.next_us, instance.key)
+            else:
+                self._add(instance.shard, row.next_us, instance.key)
+        self._arm()
+
+    def _again(self, shard: int, due_us: int, key: bytes) -> None:
+        self._add(shard, due_us, key)
         self._arm()
 
     @property

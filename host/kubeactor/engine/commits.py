@@ -14,7 +14,7 @@ from kubeactor.call import CLIENT, MESSAGE
 from kubeactor.engine.alarms import changed
 from kubeactor.engine.instance import Instance
 from kubeactor.engine.layout import range_end
-from kubeactor.engine.outbox import Delivery
+from kubeactor.engine.messages import Delivery
 from kubeactor.engine.store import StoreError, WriteBatch, WriteStallError, new_batch
 from kubeactor.engine.system import SystemCall
 from kubeactor.engine.turn import Turn
@@ -146,8 +146,10 @@ class Commits:
                 instance.cache = None
             if alarm_changes:
                 engine.alarms.written(instance, alarm)
-            # A caller in this chain may be the receiver, whose turn waits for this very reply.
-            waits = bool(entries) and turn.method is not None and not call.chain
+            # A caller in this chain may be the receiver, whose turn waits for this very reply; for a message nobody
+            # waits, but the next one of its pair, which may be the one sent here.
+            message = call.id is not None and call.id.kind == MESSAGE
+            waits = bool(entries) and turn.method is not None and not call.chain and not message
             if waits:
                 number = instance.batch
                 delivery = Delivery(engine.loop, len(entries), lambda: engine.reply(instance, call, body, number))

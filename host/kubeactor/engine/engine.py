@@ -18,14 +18,16 @@ from kubeactor.actor import ActorType, Method
 from kubeactor.call import LOCAL, MESSAGE, Call, Dispatcher
 from kubeactor.clock import Clock
 from kubeactor.engine.activation import Activation, Activator
-from kubeactor.engine.alarms import AlarmCall, Alarms
+from kubeactor.engine.alarms import Alarms
+from kubeactor.engine.backoff import counts
 from kubeactor.engine.commits import Commits
 from kubeactor.engine.cycles import Cycles, Probe
 from kubeactor.engine.gate import Gate
 from kubeactor.engine.housekeeping import Housekeeping
 from kubeactor.engine.instance import Instance
 from kubeactor.engine.loop import EngineLoop, NoPage, Page, start_task
-from kubeactor.engine.outbox import Outbox, counted
+from kubeactor.engine.outbox import Outbox
+from kubeactor.engine.parked import Parked
 from kubeactor.engine.results import CONFLICT, Results
 from kubeactor.engine.stats import Stats
 from kubeactor.engine.store import Store, WriteBatch, new_batch
@@ -138,6 +140,7 @@ class Engine:
         self.gate = Gate(store, loop, self.out, self.fail)
         self.commits = Commits(self)
         self.results = Results(store, self.clock)
+        self.parked = Parked(self)
         self.alarms = Alarms(self, alarm_timeout_s)
         self.outbox = Outbox(self)
         self.activator = Activator(self)
@@ -148,6 +151,7 @@ class Engine:
         """Begin to serve: alarms that are due run, messages are delivered. Call it on the loop."""
         self.env = env
         self.housekeeping.start()
+        self.parked.load(list(self.epochs))
         self.alarms.load(list(self.epochs))
         self.outbox.load(list(self.epochs))
 
@@ -194,6 +198,12 @@ class Engine:
 
     def _refuse(self, instance: Instance, call: Call, actor_type: ActorType) -> None:
         call.target = instance
+        if call.id is not None and call.id.kind == MESSAGE:
+            # It may have been applied when the class still had that method.
+            outcome = self.results.find(instance, call)
+            if outcome is not None:
+                self.reply(instance, call, outcome, instance.batch)
+                return
         try:
             actor_type.method(call.method, internal=call.internal)
             chain = chain_text((*call.chain, instance.key))
@@ -297,8 +307,8 @@ class Engine:
                 return
         if method is None:
             assert isinstance(call, SystemCall)
-            if isinstance(call, AlarmCall) and not call.current():
-                self.alarms.ended(instance)
+            if not call.current():
+                call.dropped()
                 return
             budget_s = call.timeout_s
         else:
@@ -403,7 +413,7 @@ class Engine:
         if isinstance(call, Activation):
             self.activator.failed(instance, call.waiting, error)
         else:
-            self.reply_error(instance, call, error, counted=not (cancelled and self.stopping))
+            self.reply_error(instance, call, error)
 
     def _expire(self, turn: Turn) -> None:
         name = instance_text(turn.instance.key) + "." + turn.call.method
@@ -434,7 +444,7 @@ class Engine:
     def as_actor_error(self, raised: BaseException, call: Call) -> ActorError:
         """What the caller is told of what a turn raised."""
         if isinstance(raised, ActorError):
-            if raised.started == "no":
+            if raised.started != "yes":
                 # It was told of a call made inside; this turn itself has run.
                 raised.started = "yes" if not raised.retryable or not isinstance(raised, ActorReentrancyError) else "no"
             return raised
@@ -449,10 +459,10 @@ class Engine:
 
     # --- replying
 
-    def reply_error(self, instance: Instance, call: Call, error: ActorError, *, counted: bool = True) -> None:
+    def reply_error(self, instance: Instance, call: Call, error: ActorError) -> None:
         """Reply with an error, gated like any result; a message that is over is written down first."""
         if isinstance(call, SystemCall):
-            call.failed(error, counted=counted)
+            call.failed(error)
             return
         self.stats.errors[error.name] = self.stats.errors.get(error.name, 0) + 1
         if call.id is not None and call.id.kind == MESSAGE and self._ends(call, error):
@@ -464,7 +474,7 @@ class Engine:
 
     def _ends(self, call: Call, error: ActorError) -> bool:
         assert call.id is not None
-        return isinstance(error, Problem) or (counted(error) and call.id.slot + 1 >= MESSAGE_ATTEMPTS)
+        return isinstance(error, Problem) or (counts(error) and call.id.slot + 1 >= MESSAGE_ATTEMPTS)
 
     def reply(self, instance: Instance, call: Call, outcome: bytes | ActorError, number: int) -> None:
         """Reply when that batch is on disk. A turn of this host may go on before: its own reply will wait instead."""

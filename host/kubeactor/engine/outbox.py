@@ -4,18 +4,16 @@ The receiver keeps the last number per sender in its own batch (results.py), so 
 any crash. A number that it has passed without effect (a `Problem`, or the tenth counted failure) is stored there too,
 so the sender learns the same end however often it asks. Nothing is ended on an unknown outcome.
 
-stage        meaning
-PENDING      to be delivered
-UNDELIVERED  ended without effect; the sender's `undelivered` has to run
-PARKED       kept and listed until it is retried by hand, under a new number
+A message is PENDING until it is delivered, or ended without effect: then it is UNDELIVERED until the sender's
+`undelivered` has run, and parked if that can't be. All rows are on disk; a bounded part is in memory, always the
+oldest of its sender, and never one whose batch is not synced.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -23,167 +21,86 @@ import msgspec
 from kubeactor import codec
 from kubeactor.actor import Actor, Message
 from kubeactor.call import CODEC, DAY, MESSAGE, Call, CallId
-from kubeactor.engine.backoff import backoff_s
+from kubeactor.engine.backoff import backoff_s, counts
 from kubeactor.engine.instance import Instance
-from kubeactor.engine.layout import NUMBER, OUTBOX, instance_key, range_end, shard_prefix
-from kubeactor.engine.store import WriteBatch, new_batch
+from kubeactor.engine.layout import NUMBER, OUTBOX, instance_key, numbered_key, range_end, shard_prefix
+from kubeactor.engine.messages import (
+    PENDING,
+    UNDELIVERED,
+    Entry,
+    MessageRow,
+    Pair,
+    Sender,
+    decode_message,
+    encode_message,
+)
+from kubeactor.engine.store import StoreError, WriteBatch, new_batch
 from kubeactor.engine.system import SystemCall
 from kubeactor.engine.turn import Turn
-from kubeactor.errors import ActorError, ActorMethodTimeoutError, Problem, from_wire
+from kubeactor.errors import ActorError, Problem, from_document, to_document
 from kubeactor.ids import ActorId, shard_of
 from kubeactor.limits import CALL_DEFAULT_S, CALL_MAX_S, MESSAGE_ATTEMPTS, METHOD_TIMEOUT_S
 
 if TYPE_CHECKING:
     from kubeactor.engine.engine import Engine
 
-__all__ = ["MessageRow", "Outbox"]
+__all__ = ["Outbox"]
 
-PENDING: Final = 0
-UNDELIVERED: Final = 1
-PARKED: Final = 2
-
-# Senders of a host and messages of a sender that are in memory; the others wait on disk.
-SENDERS: Final = 1000
+# What is in memory; the rest waits on disk: senders of a host, messages of a sender, bytes of all together.
+SENDERS: Final = 4000
 MESSAGES: Final = 1000
-REPLY_WAITS_S: Final = 1.0
+BYTES: Final = 64 * 1024 * 1024
 UNKNOWN_RETRY_S: Final = 0.05
-# Errors that tell nothing about the message itself: it is tried again, uncounted, as long as it takes.
-UNCOUNTED: Final = frozenset(
-    {
-        "ActorFencedError",
-        "ActorOutputGateError",
-        "ActorOverloadedError",
-        "ActorQuarantinedError",
-        "ActorShardUnavailableError",
-    }
-)
+# The longest sleep, so that a step of the wall clock is noticed.
+WAKE_S: Final = 1.0
 
 log = logging.getLogger("kubeactor.outbox")
 
 
-class MessageRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A message as stored at its sender."""
-
-    binding: str
-    identity: bytes
-    method: str
-    body: bytes
-    stage: int = PENDING
-    attempts: int = 0
-    next_us: int = 0
-    error: dict[str, Any] | None = None
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(MessageRow).decode
-
-
-def counted(error: ActorError) -> bool:
-    """Whether a failed delivery counts towards the ten: the receiver's code had its chance."""
-    if isinstance(error, ActorMethodTimeoutError) and error.started == "no":
-        return False
-    return error.name not in UNCOUNTED and error.started != "unknown" and not error.overloaded
-
-
-class Delivery:
-    """A reply that waits for the messages of its turn, at most a second."""
-
-    __slots__ = ("_finish", "_left", "_timer")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, messages: int, finish: Callable[[], None]) -> None:
-        self._left = messages
-        self._finish: Callable[[], None] | None = finish
-        self._timer = loop.call_later(REPLY_WAITS_S, self._end)
-
-    def one_ended(self) -> None:
-        """One of the messages was delivered or ended."""
-        self._left -= 1
-        if self._left == 0:
-            self._end()
-
-    def _end(self) -> None:
-        self._timer.cancel()
-        if (finish := self._finish) is not None:
-            self._finish = None
-            finish()
-
-
-class Entry:
-    """A message in memory."""
-
-    __slots__ = ("delivery", "number", "row")
-
-    def __init__(self, number: int, row: MessageRow, delivery: Delivery | None = None) -> None:
-        self.number = number
-        self.row = row
-        self.delivery = delivery
-
-    def end(self) -> None:
-        """Tell the reply that waits for it."""
-        if self.delivery is not None:
-            self.delivery.one_ended()
-            self.delivery = None
-
-
-class Sender:
-    """The messages of one instance that are in memory, by receiver.
+class Outbox:
+    """The messages of a host's instances.
 
     Attributes:
-        partial: whether there are more on disk.
-        batch: number of the last batch that added one.
+        delivered, failed: counters since start.
     """
-
-    __slots__ = ("instance", "jobs", "messages", "pairs", "partial")
-
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
-        self.pairs: dict[tuple[str, bytes], deque[Entry]] = {}
-        self.messages = 0
-        self.jobs = 0
-        self.partial = False
-
-
-class Outbox:
-    """The messages of a host's instances."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._senders: dict[bytes, Sender] = {}
+        self._bytes = 0
+        # By instance: the messages of each of its batches that wait for their sync.
+        self._unsynced: dict[bytes, deque[list[Entry]]] = {}
+        # By shard: the row from which on senders on disk have not been looked at.
         self._unread: dict[int, bytes] = {}
         self._last: dict[bytes, int] = {}
+        self._loading = False
         self.delivered = 0
         self.failed = 0
-        self.parked = 0
 
     # --- the sender's batch
 
     def commit(self, batch: WriteBatch, turn: Turn) -> list[Entry]:
         """Put a turn's messages into its batch."""
         instance = turn.instance
-        entries: list[Entry] = []
         if turn.cleared:
-            low = self._row_prefix(instance)
-            self._engine.store.clear(batch, low, range_end(low))
-        if turn.sends:
-            number = self._last_number(instance)
-            for receiver, method, body in turn.sends:
-                number += 1
-                entry = Entry(number, MessageRow(receiver.binding, receiver.identity, method, body))
-                batch.put(self._row_key(instance, number), _encode(entry.row))
-                entries.append(entry)
-            self._put_number(batch, instance, number)
+            low = numbered_key(instance.shard, OUTBOX, instance.key, 0)
+            self._engine.store.clear(batch, low, range_end(low[:-8]))
+            self._engine.parked.clear_messages(batch, instance)
+        if not turn.sends:
+            return []
+        entries = [
+            Entry(number, MessageRow(receiver.binding, receiver.identity, method, body))
+            for number, (receiver, method, body) in enumerate(turn.sends, self._last_number(instance) + 1)
+        ]
+        self._put(batch, instance, entries)
         return entries
 
-    def written(self, turn: Turn, entries: list[Entry], number: int) -> None:
-        """The batch was written: deliver after its sync."""
-        instance = turn.instance
-        if turn.cleared and (sender := self._senders.pop(instance.key, None)) is not None:
-            for pair in sender.pairs.values():
-                for entry in pair:
-                    entry.end()
-        if entries:
-            self._last[instance.key] = entries[-1].number
-            self._engine.gate.after(number, lambda: self._accept(instance, entries))
+    def _put(self, batch: WriteBatch, instance: Instance, entries: list[Entry]) -> None:
+        for entry in entries:
+            batch.put(numbered_key(instance.shard, OUTBOX, instance.key, entry.number), encode_message(entry.row))
+        last = entries[-1].number
+        batch.put(instance_key(instance.shard, NUMBER, instance.key), last.to_bytes(8, "big"))
+        self._last[instance.key] = last
 
     def _last_number(self, instance: Instance) -> int:
         if (known := self._last.get(instance.key)) is not None:
@@ -191,30 +108,78 @@ class Outbox:
         raw = self._engine.store.get(instance_key(instance.shard, NUMBER, instance.key))
         return 0 if raw is None else int.from_bytes(raw, "big")
 
-    def _put_number(self, batch: WriteBatch, instance: Instance, number: int) -> None:
-        batch.put(instance_key(instance.shard, NUMBER, instance.key), number.to_bytes(8, "big"))
+    def written(self, turn: Turn, entries: list[Entry], batch: int) -> None:
+        """The turn's batch was written: deliver after its sync."""
+        if turn.cleared:
+            self._forget(turn.instance.key)
+        if entries:
+            self._deliver_later(turn.instance, entries, batch)
 
-    def _row_prefix(self, instance: Instance) -> bytes:
-        return instance_key(instance.shard, OUTBOX, instance.key) + b"\0"
+    def _deliver_later(self, instance: Instance, entries: list[Entry], batch: int) -> None:
+        self._unsynced.setdefault(instance.key, deque()).append(entries)
+        self._engine.gate.after(batch, lambda: self._accept(instance, entries))
 
-    def _row_key(self, instance: Instance, number: int) -> bytes:
-        return self._row_prefix(instance) + number.to_bytes(8, "big")
+    def _forget(self, key: bytes) -> None:
+        """Everything of that instance was deleted."""
+        sender = self._senders.get(key)
+        waiting = [entry for entries in self._unsynced.pop(key, ()) for entry in entries]
+        if sender is not None:
+            del self._senders[key]
+            known = [entry for pair in sender.pairs.values() for entry in pair]
+            self._bytes -= sum(entry.size for entry in known)
+            waiting += known
+            self._load_soon()
+        self._last.pop(key, None)
+        for entry in waiting:
+            entry.end()
 
     # --- memory
 
     def _accept(self, instance: Instance, entries: list[Entry]) -> None:
-        sender = self._senders.get(instance.key)
+        """Their batch is on disk."""
+        key = instance.key
+        waiting = self._unsynced.get(key)
+        if not waiting or waiting[0] is not entries:
+            return  # deleted meanwhile
+        waiting.popleft()
+        if not waiting:
+            del self._unsynced[key]
+        sender = self._senders.get(key)
+        if sender is None and self._stays_on_disk(instance):
+            self._last.pop(key, None)
+            for entry in entries:
+                entry.end()
+            return
         if sender is None:
-            sender = self._senders[instance.key] = Sender(instance)
+            sender = self._senders[key] = Sender(instance)
         for entry in entries:
-            if sender.partial or sender.messages >= MESSAGES:
-                sender.partial = True
+            if sender.partial or self._full(sender):
+                sender.partial = True  # it is read from disk when its turn comes
                 entry.end()
             else:
-                self._push(sender, entry)
+                self._take(sender, entry)
 
-    def _push(self, sender: Sender, entry: Entry) -> None:
+    def _stays_on_disk(self, instance: Instance) -> bool:
+        """Whether a sender that is not in memory has to wait: for earlier messages of its own, or for room."""
+        row = numbered_key(instance.shard, OUTBOX, instance.key, 0)
+        unread = self._unread.get(instance.shard)
+        if unread is not None and unread <= row:
+            return True
+        if len(self._senders) < SENDERS and self._bytes < BYTES:
+            return False
+        self._unread[instance.shard] = row
+        return True
+
+    def _full(self, sender: Sender) -> bool:
+        return sender.messages >= MESSAGES or (sender.messages > 0 and self._bytes >= BYTES)
+
+    def _take(self, sender: Sender, entry: Entry) -> None:
         sender.messages += 1
+        sender.loaded = entry.number
+        if entry.row.stage == UNDELIVERED:
+            self._tell(sender, entry)
+            return
+        self._bytes += entry.size
         key = (entry.row.binding, entry.row.identity)
         pair = sender.pairs.get(key)
         if pair is None:
@@ -223,70 +188,84 @@ class Outbox:
         else:
             pair.append(entry)
 
+    def _refill(self, sender: Sender) -> None:
+        """Take up what a sender has on disk above what is in memory, as far as it is synced."""
+        if not self._alive(sender):
+            return
+        low = numbered_key(sender.shard, OUTBOX, sender.key, sender.loaded + 1)
+        waiting = self._unsynced.get(sender.key)
+        end = range_end(low[:-8])
+        if waiting:
+            end = numbered_key(sender.shard, OUTBOX, sender.key, waiting[0][0].number)
+        sender.partial = True  # until the end, so that it is not forgotten when one of them ends at once
+        for key, raw in self._engine.store.rows(low, end):
+            if self._full(sender) or not self._alive(sender):
+                return
+            self._take(sender, Entry(int.from_bytes(key[-8:], "big"), decode_message(raw)))
+        sender.partial = False
+        self._forget_if_idle(sender)
+
     def load(self, shards: list[int]) -> None:
         """Take up the messages that these shards' instances have not got rid of yet."""
         for shard in shards:
             self._unread[shard] = shard_prefix(shard, OUTBOX)
-        self._load_more()
+        self._load()
 
     def unload(self, shard: int) -> None:
         """Forget a shard that is not ours any more."""
         self._unread.pop(shard, None)
-        for key in [key for key, sender in self._senders.items() if sender.instance.shard == shard]:
-            del self._senders[key]
+        for key in [key for key, sender in self._senders.items() if sender.shard == shard]:
+            self._forget(key)
 
-    def _load_more(self) -> None:
-        while self._unread and len(self._senders) < SENDERS:
-            shard, low = next(iter(self._unread.items()))
-            end = range_end(shard_prefix(shard, OUTBOX))
-            first = next(self._engine.store.rows(low, end), None)
-            if first is None:
-                del self._unread[shard]
-                continue
-            key = first[0][3:-9]
-            instance = self._engine.instance_of_key(key, shard)
-            self._unread[shard] = range_end(first[0][:-8])
-            if instance is not None and key not in self._senders:
-                self._load_sender(Sender(instance))
+    def _load_soon(self) -> None:
+        if self._unread and not self._loading:
+            self._loading = True
+            self._engine.loop.call_soon(self._load)
 
-    def _load_sender(self, sender: Sender) -> None:
-        instance = sender.instance
-        self._senders[instance.key] = sender
-        sender.partial = False
-        for number, row in list(self._rows(instance)):
-            if row.stage == PARKED:
-                self.parked += 1
-            elif sender.messages >= MESSAGES:
-                sender.partial = True
-                break
-            elif row.stage == UNDELIVERED:
-                sender.messages += 1
-                self._tell_later(sender, Entry(number, row))
-            else:
-                self._push(sender, Entry(number, row))
+    def _load(self) -> None:
+        """Look for senders on disk while there is room."""
+        self._loading = False
+        engine = self._engine
+        if engine.stopping:
+            return
+        try:
+            while self._unread and len(self._senders) < SENDERS and self._bytes < BYTES:
+                self._load_sender(*next(iter(self._unread.items())))
+        except StoreError as error:
+            engine.fail(str(error))
+
+    def _load_sender(self, shard: int, low: bytes) -> None:
+        first = next(self._engine.store.rows(low, range_end(shard_prefix(shard, OUTBOX))), None)
+        if first is None:
+            del self._unread[shard]
+            return
+        row = first[0]
+        key = row[3:-9]
+        self._unread[shard] = range_end(row[:-8])
+        instance = self._engine.instance_of_key(key, shard)
+        if instance is not None and key not in self._senders:
+            sender = self._senders[key] = Sender(instance)
+            self._refill(sender)
+
+    def _one_less(self, sender: Sender) -> None:
+        sender.messages -= 1
+        if sender.partial and sender.messages <= MESSAGES // 2:
+            self._engine.loop.call_soon(self._refill, sender)
         self._forget_if_idle(sender)
 
-    def _rows(self, instance: Instance) -> Iterator[tuple[int, MessageRow]]:
-        low = self._row_prefix(instance)
-        for key, raw in self._engine.store.rows(low, range_end(low)):
-            yield int.from_bytes(key[-8:], "big"), _decode(raw)
-
     def _forget_if_idle(self, sender: Sender) -> None:
-        if sender.messages or self._senders.get(sender.instance.key) is not sender:
-            return
-        del self._senders[sender.instance.key]
-        self._last.pop(sender.instance.key, None)
-        if sender.partial:
-            self._load_sender(Sender(sender.instance))
-        elif self._unread:
-            self._load_more()
+        if not sender.messages and not sender.partial and self._senders.get(sender.key) is sender:
+            del self._senders[sender.key]
+            if sender.key not in self._unsynced:
+                self._last.pop(sender.key, None)
+            self._load_soon()
 
     def _alive(self, sender: Sender) -> bool:
-        return self._senders.get(sender.instance.key) is sender and not self._engine.stopping
+        return self._senders.get(sender.key) is sender and not self._engine.stopping
 
     # --- delivery
 
-    def _deliver(self, sender: Sender, key: tuple[str, bytes]) -> None:
+    def _deliver(self, sender: Sender, key: Pair) -> None:
         """Send the head of a pair, or wait until it is time to."""
         pair = sender.pairs.get(key)
         if not pair or not self._alive(sender):
@@ -295,8 +274,7 @@ class Outbox:
         engine = self._engine
         wait_s = (entry.row.next_us - engine.clock.now_us()) / 1e6
         if wait_s > 0:
-            # In steps, so that a step of the wall clock is noticed.
-            engine.loop.call_later(min(wait_s, 1.0), self._deliver, sender, key)
+            engine.loop.call_later(min(wait_s, WAKE_S), self._deliver, sender, key)
             return
         binding, identity = key
         call = Call(
@@ -308,7 +286,7 @@ class Outbox:
             deadline=engine.clock.monotonic() + CALL_DEFAULT_S,
             reply=lambda outcome: self._answered(sender, key, entry, outcome),
             format=CODEC,
-            id=CallId(MESSAGE, sender.instance.key, entry.row.attempts, entry.number),
+            id=CallId(MESSAGE, sender.key, entry.row.attempts, entry.number),
             bucket=DAY,
             repeat=True,
             internal=True,
@@ -316,125 +294,137 @@ class Outbox:
         call.root = call.token()
         engine.dispatcher.submit(call)
 
-    def _answered(self, sender: Sender, key: tuple[str, bytes], entry: Entry, outcome: bytes | ActorError) -> None:
+    def _answered(self, sender: Sender, key: Pair, entry: Entry, outcome: bytes | ActorError) -> None:
         if not self._alive(sender):
             return
         if not isinstance(outcome, ActorError):
             self.delivered += 1
-            self._write(sender, entry, None, lambda: self._next(sender, key))
-        elif not counted(outcome):
+            self._write(sender, entry, None, lambda: self._ended(sender, key))
+            return
+        if not counts(outcome):
             delay = UNKNOWN_RETRY_S if outcome.started == "unknown" else float(outcome.retry_after_s or 1)
             self._engine.loop.call_later(delay, self._deliver, sender, key)
-        elif isinstance(outcome, Problem) or entry.row.attempts + 1 >= MESSAGE_ATTEMPTS:
-            row = msgspec.structs.replace(entry.row, stage=UNDELIVERED, attempts=0, next_us=0, error=outcome.to_wire())
-            self._write(sender, entry, row, lambda: self._refused(sender, key, entry))
+            return
+        self.failed += 1
+        attempts = entry.row.attempts + 1
+        row = msgspec.structs.replace(entry.row, attempts=attempts, error=to_document(outcome))
+        if isinstance(outcome, Problem) or attempts >= MESSAGE_ATTEMPTS:
+            # On disk before the next one of the pair leaves, or before `undelivered` does anything: otherwise, after
+            # a power loss here, this one would be sent again to a receiver that has passed its number.
+            row = msgspec.structs.replace(row, stage=UNDELIVERED, next_us=0)
+            gate = self._engine.gate
+            self._write(sender, entry, row, lambda: gate.after(gate.written, lambda: self._refused(sender, key)))
         else:
-            self.failed += 1
-            attempts = entry.row.attempts + 1
-            due = self._engine.clock.now_us() + int(backoff_s(attempts) * 1e6)
-            row = msgspec.structs.replace(entry.row, attempts=attempts, next_us=due, error=outcome.to_wire())
+            row = msgspec.structs.replace(row, next_us=self._due_us(attempts))
             self._write(sender, entry, row, lambda: self._deliver(sender, key))
+
+    def _due_us(self, failures: int) -> int:
+        return self._engine.clock.now_us() + int(backoff_s(failures) * 1e6)
 
     def _write(self, sender: Sender, entry: Entry, row: MessageRow | None, then: Callable[[], None]) -> None:
         """Change a message's row in a system batch; None deletes it."""
         batch = new_batch()
+        name = numbered_key(sender.shard, OUTBOX, sender.key, entry.number)
         if row is None:
-            batch.delete(self._row_key(sender.instance, entry.number))
+            batch.delete(name)
         else:
-            batch.put(self._row_key(sender.instance, entry.number), _encode(row))
+            batch.put(name, encode_message(row))
             entry.row = row
         self._engine.system_write(batch, then, None)
 
-    def _next(self, sender: Sender, key: tuple[str, bytes]) -> None:
-        pair = sender.pairs[key]
-        pair.popleft().end()
-        sender.messages -= 1
-        self._advance(sender, key)
-
-    def _advance(self, sender: Sender, key: tuple[str, bytes]) -> None:
+    def _pop(self, sender: Sender, key: Pair) -> Entry:
+        entry = sender.pairs[key].popleft()
+        self._bytes -= entry.size
+        entry.end()
         if sender.pairs[key]:
-            self._deliver(sender, key)
+            # Not at once: a thousand answers that are ready would be a thousand frames deep.
+            self._engine.loop.call_soon(self._deliver, sender, key)
         else:
             del sender.pairs[key]
-            self._forget_if_idle(sender)
+        return entry
 
-    def _refused(self, sender: Sender, key: tuple[str, bytes], entry: Entry) -> None:
-        pair = sender.pairs[key]
-        pair.popleft()
-        entry.end()
-        self._tell_later(sender, entry)
-        self._advance(sender, key)
+    def _ended(self, sender: Sender, key: Pair) -> None:
+        if self._alive(sender):
+            self._pop(sender, key)
+            self._one_less(sender)
+
+    def _refused(self, sender: Sender, key: Pair) -> None:
+        if self._alive(sender):
+            self._tell(sender, self._pop(sender, key))
 
     # --- undelivered
 
-    def _tell_later(self, sender: Sender, entry: Entry) -> None:
+    def _tell(self, sender: Sender, entry: Entry) -> None:
         """Run the sender's `undelivered` when it is time to; park the message if there is none."""
         if not self._alive(sender):
             return
         engine = self._engine
-        if not sender.instance.type.has_undelivered:
+        instance = engine.instance_of_key(sender.key, sender.shard)
+        assert instance is not None, "the binding of a sender in memory is declared"
+        if not instance.type.has_undelivered:
             self._park(sender, entry)
             return
         wait_s = (entry.row.next_us - engine.clock.now_us()) / 1e6
         if wait_s > 0:
-            engine.loop.call_later(min(wait_s, 1.0), self._tell_later, sender, entry)
+            engine.loop.call_later(min(wait_s, WAKE_S), self._tell, sender, entry)
             return
-        engine.admit(sender.instance, UndeliveredCall(self, sender, entry, engine.clock.monotonic() + CALL_MAX_S * 100))
+        deadline = engine.clock.monotonic() + CALL_MAX_S * 100
+        engine.admit(instance, UndeliveredCall(self, instance, sender, entry, deadline))
 
-    def _park(self, sender: Sender, entry: Entry) -> None:
-        row = msgspec.structs.replace(entry.row, stage=PARKED)
-        log.warning("message parked", extra={"sender": sender.instance.key, "number": entry.number})
-        self.parked += 1
-        self._write(sender, entry, row, lambda: self._told(sender))
+    def told(self, sender: Sender) -> None:
+        """`undelivered` has run."""
+        if self._alive(sender):
+            self._one_less(sender)
 
-    def _told(self, sender: Sender) -> None:
-        sender.messages -= 1
-        self._forget_if_idle(sender)
-
-    def _tell_failed(self, sender: Sender, entry: Entry, error: ActorError, *, counted: bool) -> None:
-        if not counted or not self._alive(sender):
+    def tell_failed(self, sender: Sender, entry: Entry, error: ActorError) -> None:
+        """`undelivered` is tried again, or the message parked."""
+        if not self._alive(sender):
             return
-        attempts = entry.row.attempts + 1
-        if attempts >= MESSAGE_ATTEMPTS:
+        if not counts(error):
+            self._engine.loop.call_later(float(error.retry_after_s or 1), self._tell, sender, entry)
+            return
+        told = entry.row.told + 1
+        if told >= MESSAGE_ATTEMPTS:
             self._park(sender, entry)
             return
-        due = self._engine.clock.now_us() + int(backoff_s(attempts) * 1e6)
-        row = msgspec.structs.replace(entry.row, attempts=attempts, next_us=due)
-        self._write(sender, entry, row, lambda: self._tell_later(sender, entry))
+        row = msgspec.structs.replace(entry.row, told=told, next_us=self._due_us(told))
+        self._write(sender, entry, row, lambda: self._tell(sender, entry))
 
-    # --- by hand
+    # --- parked
 
-    def list_parked(self, shard: int) -> list[tuple[bytes, int, MessageRow]]:
-        """Sender, number and row of a shard's parked messages, at most 1,000."""
-        prefix = shard_prefix(shard, OUTBOX)
-        found = []
-        for key, raw in self._engine.store.rows(prefix, range_end(prefix)):
-            if (row := _decode(raw)).stage == PARKED:
-                found.append((key[len(prefix) : -9], int.from_bytes(key[-8:], "big"), row))
-                if len(found) >= 1000:
-                    break
-        return found
+    def _park(self, sender: Sender, entry: Entry) -> None:
+        engine = self._engine
+        log.warning("message parked", extra={"sender": sender.key, "number": entry.number})
+        batch = new_batch()
+        batch.delete(numbered_key(sender.shard, OUTBOX, sender.key, entry.number))
+        instance = engine.instance_of_key(sender.key, sender.shard)
+        assert instance is not None
+        row = msgspec.structs.replace(entry.row, next_us=engine.clock.now_us())
+        batch.put(engine.parked.key(instance, entry.number), encode_message(row))
+        engine.parked.messages += 1
+        engine.system_write(batch, lambda: self.told(sender), None)
 
     def release(self, instance: Instance, number: int) -> bool:
         """Send a parked message again, by hand, under a new number; False if there is none."""
-        raw = self._engine.store.get(self._row_key(instance, number))
-        if raw is None or (row := _decode(raw)).stage != PARKED:
+        engine = self._engine
+        parked = engine.parked.key(instance, number)
+        raw = engine.store.get(parked)
+        if raw is None or not number:
             return False
-        new_number = self._last_number(instance) + 1
-        entry = Entry(new_number, msgspec.structs.replace(row, stage=PENDING, attempts=0, next_us=0, error=None))
+        row = msgspec.structs.replace(decode_message(raw), stage=PENDING, attempts=0, next_us=0, error=b"", told=0)
+        entries = [Entry(self._last_number(instance) + 1, row)]
         batch = new_batch()
-        batch.delete(self._row_key(instance, number))
-        batch.put(self._row_key(instance, new_number), _encode(entry.row))
-        self._put_number(batch, instance, new_number)
-        self._last[instance.key] = new_number
-        self.parked -= 1
-        self._engine.system_write(batch, lambda: self._accept(instance, [entry]), instance)
+        batch.delete(parked)
+        self._put(batch, instance, entries)
+        engine.parked.messages -= 1
+        engine.system_write(batch, lambda: self._deliver_later(instance, entries, instance.batch), instance)
         return True
 
     @property
     def pending_in_memory(self) -> int:
-        """Messages in memory, for the metrics and for tests that wait until all is delivered."""
-        return sum(sender.messages for sender in self._senders.values()) + len(self._unread)
+        """Messages in memory, and shards that were not read to their end, for metrics and tests that wait for none."""
+        unsynced = sum(len(entries) for batches in self._unsynced.values() for entries in batches)
+        return sum(sender.messages for sender in self._senders.values()) + unsynced + len(self._unread)
 
 
 class UndeliveredCall(SystemCall):
@@ -442,14 +432,16 @@ class UndeliveredCall(SystemCall):
 
     __slots__ = ("_entry", "_outbox", "_sender")
 
-    def __init__(self, outbox: Outbox, sender: Sender, entry: Entry, deadline: float) -> None:
-        super().__init__(
-            sender.instance, "undelivered", number=entry.number, deadline=deadline, timeout_s=METHOD_TIMEOUT_S
-        )
+    def __init__(self, outbox: Outbox, instance: Instance, sender: Sender, entry: Entry, deadline: float) -> None:
+        super().__init__(instance, "undelivered", number=entry.number, deadline=deadline, timeout_s=METHOD_TIMEOUT_S)
         self._outbox = outbox
         self._sender = sender
         self._entry = entry
-        self.target = sender.instance
+        self.target = instance
+
+    def current(self) -> bool:
+        """Whether the message was not deleted while this was queued."""
+        return self._outbox._alive(self._sender)
 
     def begin(self, actor: Actor, turn: Turn) -> Coroutine[Any, Any, Any]:
         """The hook."""
@@ -457,16 +449,16 @@ class UndeliveredCall(SystemCall):
         args, kwargs = codec.decode(row.body)
         receiver = str(ActorId(row.binding, row.identity))
         message = Message(receiver, row.method, tuple(args), kwargs, self._entry.number, row.attempts)
-        return actor.undelivered(message, from_wire(row.error or {}))
+        return actor.undelivered(message, from_document(row.error))
 
     def commit(self, turn: Turn, batch: WriteBatch) -> None:
         """The message is dealt with."""
-        batch.delete(self._outbox._row_key(turn.instance, self._entry.number))
+        batch.delete(numbered_key(turn.instance.shard, OUTBOX, turn.instance.key, self._entry.number))
 
     def committed(self, turn: Turn) -> None:
         """As is its place in memory."""
-        self._outbox._told(self._sender)
+        self._outbox.told(self._sender)
 
-    def failed(self, error: ActorError, *, counted: bool) -> None:
+    def failed(self, error: ActorError) -> None:
         """It is tried again, or parked."""
-        self._outbox._tell_failed(self._sender, self._entry, error, counted=counted)
+        self._outbox.tell_failed(self._sender, self._entry, error)

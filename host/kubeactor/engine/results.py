@@ -19,7 +19,14 @@ from kubeactor.call import CLIENT, DAY, DERIVED, MESSAGE, SESSION, Call
 from kubeactor.engine import layout
 from kubeactor.engine.instance import Instance
 from kubeactor.engine.store import Store, WriteBatch
-from kubeactor.errors import ActorError, ActorFencedError, ActorQuotaError, IdempotencyConflictError, from_wire
+from kubeactor.errors import (
+    ActorError,
+    ActorFencedError,
+    ActorQuotaError,
+    IdempotencyConflictError,
+    from_document,
+    to_document,
+)
 from kubeactor.limits import RESULTS_PER_INSTANCE
 
 if TYPE_CHECKING:
@@ -43,7 +50,7 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     digest: int
     format: int
     body: bytes
-    error: dict[str, object] | None = None
+    error: bytes = b""
     count: int = 0
 
 
@@ -114,8 +121,8 @@ class Results:
         row = _decode(raw)
         if row.count < call.id.count:
             return None
-        if row.count == call.id.count and row.error is not None:
-            return from_wire(row.error)
+        if row.count == call.id.count and row.error:
+            return from_document(row.error)
         return row.body
 
     def record(self, batch: WriteBatch, instance: Instance, call: Call, body: bytes, *, wrote: bool) -> bool:
@@ -132,12 +139,12 @@ class Results:
                 instance.keyed[day] = instance.keyed.get(day, 0) + 1
             return True
         if kind == MESSAGE:
-            batch.put(_inbox_key(instance, call), _encode(Row(0, call.format, b"", None, call.id.count)))
+            batch.put(_inbox_key(instance, call), _encode(Row(0, call.format, b"", b"", call.id.count)))
             return True
         if not wrote:
             return False
         if kind == SESSION:
-            batch.put(_session_key(call), _encode(Row(0, call.format, body, None, call.id.count)))
+            batch.put(_session_key(call), _encode(Row(0, call.format, body, b"", call.id.count)))
             return True
         if kind == DERIVED:
             bucket = self._clock.now_us() // 1_000_000 // DAY_S if call.bucket == DAY else call.bucket
@@ -148,7 +155,7 @@ class Results:
     def refuse_message(self, batch: WriteBatch, instance: Instance, call: Call, error: ActorError) -> None:
         """Store a message's number as passed without effect."""
         assert call.id is not None
-        row = Row(0, call.format, b"", error.to_wire(), call.id.count)
+        row = Row(0, call.format, b"", to_document(error), call.id.count)
         batch.put(_inbox_key(instance, call), _encode(row))
 
     def _row_key(self, instance: Instance, call: Call, period: int) -> bytes:

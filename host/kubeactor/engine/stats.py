@@ -61,8 +61,8 @@ class Stats:
 
     @property
     def alarms_parked(self) -> int:
-        """Alarms parked now, as far as they were seen since start."""
-        return self._engine.alarms.parked
+        """Alarms parked now."""
+        return self._engine.parked.alarms
 
     @property
     def messages(self) -> int:
@@ -81,8 +81,8 @@ class Stats:
 
     @property
     def messages_parked(self) -> int:
-        """Messages parked now, as far as they were seen since start."""
-        return self._engine.outbox.parked
+        """Messages parked now."""
+        return self._engine.parked.messages
 
     @property
     def cycles(self) -> int:

@@ -42,6 +42,13 @@ class SystemCall(Call):
         self.root = self.token()
         self.timeout_s = timeout_s
 
+    def current(self) -> bool:
+        """Whether it is still wanted, asked when its turn comes."""
+        return True
+
+    def dropped(self) -> None:
+        """It was not wanted any more and has not run."""
+
     def begin(self, actor: Actor, turn: Turn) -> Coroutine[Any, Any, Any]:
         """The coroutine of the turn."""
         raise NotImplementedError
@@ -52,5 +59,5 @@ class SystemCall(Call):
     def committed(self, turn: Turn) -> None:
         """The batch was written."""
 
-    def failed(self, error: ActorError, *, counted: bool) -> None:
-        """The turn committed nothing; not counted when the host's going away ended it."""
+    def failed(self, error: ActorError) -> None:
+        """The turn committed nothing, or was not even started; `backoff.counts` tells which of them count."""

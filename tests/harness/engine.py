@@ -223,8 +223,9 @@ class Machine:
 
     def _kill(self) -> None:
         engine = self.engine
-        engine.fail("killed by the test")
-        self.failures.remove("killed by the test")
+        if engine.failure is None:
+            engine.fail("killed by the test")
+            self.failures.remove("killed by the test")
         self.store.let_go()
         for turn in list(engine.suspended):
             assert turn.task is not None

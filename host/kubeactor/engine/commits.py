@@ -6,6 +6,7 @@ on the host: it is tried again every 5 ms. Batches are written in the order in w
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -37,6 +38,7 @@ class Commits:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._stalled: deque[tuple[WriteBatch, Callable[[], None], Instance | None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         self.stalls = 0
 
     @property
@@ -48,34 +50,40 @@ class Commits:
         """Write a batch and go on with `then`; `instance` is the one whose next turn can see it."""
         if self._stalled:
             self._stalled.append((batch, then, instance))
-            return
+        elif self._engine.failure is None and self._put(batch, then, instance):
+            then()
+
+    def _put(self, batch: WriteBatch, then: Callable[[], None], instance: Instance | None) -> bool:
+        """Write one batch; False when it has to wait, as the head of those that do, or failed."""
         engine = self._engine
-        if engine.failure is not None:
-            return
         try:
             engine.store.write(batch)
         except WriteStallError:
             self._stall(batch, then, instance)
-            return
+            return False
         except StoreError as error:
             engine.fail(str(error))
-            return
+            return False
         number = engine.gate.wrote()
         if instance is not None:
             instance.batch = number
-        then()
+        return True
 
     def _stall(self, batch: WriteBatch, then: Callable[[], None], instance: Instance | None) -> None:
         self.stalls += 1
-        self._stalled.append((batch, then, instance))
-        self._engine.loop.call_later(STALL_RETRY_S, self._again)
+        if not self._stalled:
+            self._stalled.append((batch, then, instance))
+        if self._timer is None:
+            self._timer = self._engine.loop.call_later(STALL_RETRY_S, self._again)
 
     def _again(self) -> None:
-        waiting, self._stalled = self._stalled, deque()
-        while waiting and not self._stalled:
-            self.write(*waiting.popleft())
-        self._stalled.extend(waiting)
-        if not self._stalled:
+        """Write what waits, in order; as long as something does, nothing new starts."""
+        self._timer = None
+        waiting = self._stalled
+        while waiting and self._put(*waiting[0]):
+            _, then, _ = waiting.popleft()
+            then()
+        if not waiting:
             for instance in list(self._engine.waiting_instances):
                 self._engine.next_turn(instance)
 
@@ -114,7 +122,7 @@ class Commits:
     def write_turn(self, turn: Turn, body: bytes, batch: WriteBatch) -> None:
         """Write the batch of a turn that changed nothing but data: the common case, on the path of a call."""
         engine = self._engine
-        if self._stalled:
+        if self._stalled or engine.failure is not None:
             self._stalled.append((batch, lambda: self._data_written(turn, body), turn.instance))
             return
         try:

@@ -220,7 +220,7 @@ class Engine:
             if first.method != call.method or first.body != call.body or first.format != call.format:
                 call.reply(IdempotencyConflictError(CONFLICT))
             else:
-                _join(first, call)
+                self._join(instance, first, call)
             return True
         outcome = self.results.find(instance, call)
         if outcome is not None:
@@ -231,6 +231,20 @@ class Engine:
             inflight = instance.inflight = {}
         inflight[call.id] = call
         return False
+
+    def _join(self, instance: Instance, first: Call, second: Call) -> None:
+        """Let a repeated call get the outcome of the first, through the gate in its own right."""
+        reply = first.reply
+        second.target = None
+
+        def both(outcome: bytes | ActorError) -> None:
+            try:
+                reply(outcome)
+            finally:
+                self.reply(instance, second, outcome, instance.batch)
+
+        first.reply = both
+        first.deadline = max(first.deadline, second.deadline)
 
     def _enqueue(self, instance: Instance, call: Call) -> None:
         queue = instance.queue
@@ -482,9 +496,11 @@ class Engine:
         if scope is not None and scope.__class__ is Turn:
             scope.saw(number)
             self.out(call, outcome)
+        elif self.gate.broken:
+            return
         elif number <= self.gate.synced:
             self.out(call, outcome)
-        elif not self.gate.broken:
+        else:
             self.gate.hold(number, call, outcome)
 
     def out(self, call: Call, outcome: bytes | ActorError) -> None:
@@ -561,18 +577,6 @@ class Engine:
         if self.failure is None:
             self.gate.close()
         self.store.close()
-
-
-def _join(first: Call, second: Call) -> None:
-    """Let a repeated call get the outcome of the first."""
-    reply = first.reply
-
-    def both(outcome: bytes | ActorError) -> None:
-        reply(outcome)
-        second.reply(outcome)
-
-    first.reply = both
-    first.deadline = max(first.deadline, second.deadline)
 
 
 def _too_late(call: Call) -> ActorError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import shutil
 import threading
 import time
@@ -217,7 +218,7 @@ class Machine:
         """What SIGKILL leaves: the files as they are; the process's memory is gone. Then start again."""
         old = self._folder / f"db{self._crashes}"
         self._crashes += 1
-        shutil.copytree(old, self._folder / f"db{self._crashes}", ignore=shutil.ignore_patterns("LOCK"))
+        _copy(old, self._folder / f"db{self._crashes}")
         self._kill()
         self.start()
 
@@ -296,6 +297,24 @@ class Machine:
     async def syncing(self) -> None:
         """Wait until a sync is under way."""
         await self.until(self.store.syncing.is_set)
+
+
+def _copy(folder: Path, copy: Path) -> None:
+    """Copy a store's files as of one moment, though compactions go on in the background."""
+    while True:
+        try:
+            before = _files(folder)
+            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("LOCK"))
+            if _files(folder) == before:
+                return
+        except (shutil.Error, FileNotFoundError):
+            pass  # one of the files went away meanwhile
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def _files(folder: Path) -> dict[str, int]:
+    with os.scandir(folder) as found:
+        return {entry.name: entry.stat().st_size for entry in found if not entry.name.startswith("LOG")}
 
 
 def _settle(future: asyncio.Future[Any], outcome: bytes | ActorError, format: int) -> None:

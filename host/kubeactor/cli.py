@@ -77,6 +77,8 @@ def dev(
     listeners = Listeners()
     sources = Sources(Path.cwd())
     try:
+        if not listeners.reexecuted:  # code that was changed may be broken now: `preload` tells, and waits
+            _load(actors, front_door)
         workers = _dev_workers(listeners, Namespace(data, shards), address, port, hosts, arguments)
     except REFUSED as error:
         _refuse(str(error))
@@ -141,6 +143,7 @@ def host(
     """
     listeners = Listeners()
     try:
+        _load(actors, front_door)
         namespace = Namespace(data, shards)
         sockets = [listeners.listen(address, port)]
         if metrics_port is not None:
@@ -156,7 +159,7 @@ def host(
         "options": {"idle_s": idle_s},
     }
     worker = WorkerSpec(name, "kubeactor.processes:host_main", arguments, sockets, folder)
-    _supervise(Supervisor([worker], listeners=listeners, preload=lambda: _load(actors, front_door)))
+    _supervise(Supervisor([worker], listeners=listeners))
 
 
 @app.command()
@@ -179,6 +182,7 @@ def ingress(
     listeners = Listeners()
     try:
         addresses = dict(_pair(text) for text in hosts or ())
+        _load(actors, front_door)
         Namespace(data, shards)
         public = listeners.listen(address, port)
     except REFUSED as error:
@@ -191,7 +195,7 @@ def ingress(
         "options": {},
     }
     worker = WorkerSpec("ingress", "kubeactor.processes:ingress_main", arguments, (public,))
-    _supervise(Supervisor([worker], listeners=listeners, preload=lambda: _load(actors, front_door)))
+    _supervise(Supervisor([worker], listeners=listeners))
 
 
 def _pair(text: str) -> tuple[str, str]:

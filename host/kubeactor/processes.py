@@ -48,6 +48,8 @@ TICK_S: Final = 0.5
 SWITCH_S: Final = 0.0005
 REOPEN_S: Final = 0.25
 LIFESPAN_S: Final = 30.0
+GRACE_S: Final = 1.0
+TELL_S: Final = 0.25
 DATABASE: Final = "db"
 
 T = TypeVar("T")
@@ -80,7 +82,7 @@ def embedded_main(
         try:
             await _serve_http(context, application, behind, stop, begin=begin, options=options)
         finally:
-            await behind.close(options.get("grace_s", 1.0))
+            await behind.close(0.0)
 
     return _run(context, run)
 
@@ -145,7 +147,7 @@ async def _serve_frames(
             context.ready()
             await stop.wait()
     finally:
-        await behind.close(options.get("grace_s", 1.0))
+        await behind.close(float(options.get("grace_s", GRACE_S)))
         await server.close()
 
 
@@ -196,6 +198,7 @@ class _Behind:
         self.engine: Engine | None = None
         self.router: Router | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._drained = False
 
     def stand(self, engine: Engine | None, router: Router | None) -> None:
         """They are there."""
@@ -222,12 +225,17 @@ class _Behind:
         found = self.router.trouble() if self.router is not None else {}
         return "".join(f"{host} can't be reached: {why}\n" for host, why in found.items())
 
+    async def drain(self, grace_s: float) -> None:
+        """Let running turns end within the grace, close the engine."""
+        if self.engine is not None and not self._drained:
+            self._drained = True
+            await self.engine.close(grace_s)
+
     async def close(self, grace_s: float) -> None:
-        """Let running turns end within the grace, close."""
+        """Close all; turns may end within the grace."""
         if self._watching is not None:
             self._watching.cancel()
-        if self.engine is not None:
-            await self.engine.close(grace_s)
+        await self.drain(grace_s)
         if self.router is not None:
             await self.router.close()
 
@@ -400,9 +408,28 @@ async def _serve_http(
                 stop.set()
                 raise
 
-        beginning = asyncio.create_task(starting())
-        await serve(context.sockets, app, ingress, stop=stop, started=context.ready)
-        await beginning
+        left = asyncio.Event()
+
+        async def ending() -> None:
+            await left.wait()
+            await behind.drain(grace_s)
+
+        grace_s = float(options.get("grace_s", GRACE_S))
+        tasks = [asyncio.create_task(starting()), asyncio.create_task(ending())]
+        try:
+            await serve(
+                context.sockets,
+                app,
+                ingress,
+                stop=stop,
+                started=context.ready,
+                stopping=left.set,
+                grace_s=grace_s + TELL_S,  # what ends in the last moment of its grace still has to be told
+            )
+        finally:
+            stop.set()
+            left.set()
+            await asyncio.gather(*tasks)
 
 
 async def _unless(stop: asyncio.Event, main: Coroutine[Any, Any, T]) -> T | None:

@@ -22,17 +22,20 @@ class Sources:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._seen = {path: _stamp(path) for path in islice(_python_files(folder.resolve()), FILES_MAX)}
+        self._folder = folder.resolve()
+        self._found = self._find()
+        self._added: dict[Path, int] = {}
 
     def add(self, files: Iterable[Path]) -> None:
         """Watch these, too."""
-        for path in files:
-            if path not in self._seen:
-                self._seen[path] = _stamp(path)
+        self._added.update((path, _stamp(path)) for path in files if path not in self._found)
 
     def changed(self) -> bool:
-        """Whether one of them has another time of change than it had, or is gone."""
-        return any(_stamp(path) != stamp for path, stamp in self._seen.items())
+        """Whether one of them has another time of change than it had, is gone, or is new."""
+        return self._find() != self._found or any(_stamp(path) != stamp for path, stamp in self._added.items())
+
+    def _find(self) -> dict[Path, int]:
+        return {path: _stamp(path) for path in islice(_python_files(self._folder), FILES_MAX)}
 
 
 def _python_files(folder: Path) -> Iterator[Path]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -152,12 +152,7 @@ class Outbox:
             return
         if sender is None:
             sender = self._senders[key] = Sender(instance)
-        for entry in entries:
-            if sender.partial or self._full(sender):
-                sender.partial = True  # it is read from disk when its turn comes
-                entry.end()
-            else:
-                self._take(sender, entry)
+        self._take(sender, self._fitting(sender, entries))
 
     def _stays_on_disk(self, instance: Instance) -> bool:
         """Whether a sender that is not in memory has to wait: for earlier messages of its own, or for room."""
@@ -173,37 +168,53 @@ class Outbox:
     def _full(self, sender: Sender) -> bool:
         return sender.messages >= MESSAGES or (sender.messages > 0 and self._bytes >= BYTES)
 
-    def _take(self, sender: Sender, entry: Entry) -> None:
-        sender.messages += 1
-        sender.loaded = entry.number
-        if entry.row.stage == UNDELIVERED:
-            self._tell(sender, entry)
-            return
-        self._bytes += entry.size
-        key = (entry.row.binding, entry.row.identity)
-        pair = sender.pairs.get(key)
-        if pair is None:
-            sender.pairs[key] = deque([entry])
+    def _fitting(self, sender: Sender, entries: list[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            if sender.partial or self._full(sender):
+                sender.partial = True  # it is read from disk when its turn comes
+                entry.end()
+            else:
+                yield entry
+
+    def _take(self, sender: Sender, entries: Iterable[Entry]) -> None:
+        """Into memory first, all of them, then on their way: an answer may come before a delivery returns."""
+        heads: list[Pair] = []
+        refused: list[Entry] = []
+        for entry in entries:
+            sender.messages += 1
+            sender.loaded = entry.number
+            if entry.row.stage == UNDELIVERED:
+                refused.append(entry)
+                continue
+            self._bytes += entry.size
+            key = (entry.row.binding, entry.row.identity)
+            if (pair := sender.pairs.get(key)) is not None:
+                pair.append(entry)
+            else:
+                sender.pairs[key] = deque([entry])
+                heads.append(key)
+        for key in heads:
             self._deliver(sender, key)
-        else:
-            pair.append(entry)
+        for entry in refused:
+            self._tell(sender, entry)
 
     def _refill(self, sender: Sender) -> None:
         """Take up what a sender has on disk above what is in memory, as far as it is synced."""
-        if not self._alive(sender):
-            return
+        if self._alive(sender):
+            self._take(sender, self._on_disk(sender))
+            self._forget_if_idle(sender)
+
+    def _on_disk(self, sender: Sender) -> Iterator[Entry]:
         low = numbered_key(sender.shard, OUTBOX, sender.key, sender.loaded + 1)
-        waiting = self._unsynced.get(sender.key)
         end = range_end(low[:-8])
-        if waiting:
+        if waiting := self._unsynced.get(sender.key):
             end = numbered_key(sender.shard, OUTBOX, sender.key, waiting[0][0].number)
-        sender.partial = True  # until the end, so that it is not forgotten when one of them ends at once
+        sender.partial = True
         for key, raw in self._engine.store.rows(low, end):
-            if self._full(sender) or not self._alive(sender):
+            if self._full(sender):
                 return
-            self._take(sender, Entry(int.from_bytes(key[-8:], "big"), decode_message(raw)))
+            yield Entry(int.from_bytes(key[-8:], "big"), decode_message(raw))
         sender.partial = False
-        self._forget_if_idle(sender)
 
     def load(self, shards: list[int]) -> None:
         """Take up the messages that these shards' instances have not got rid of yet."""

@@ -156,7 +156,8 @@ class Call:
         if self.id is None:
             return b""
         scope = self.instance if self.id.kind == CLIENT else b""
-        return msgspec.msgpack.encode((self.id.kind, self.id.key, self.id.slot, self.id.count, self.shard, scope))
+        slot = 0 if self.id.kind == MESSAGE else self.id.slot  # a message's counts its tries
+        return msgspec.msgpack.encode((self.id.kind, self.id.key, slot, self.id.count, self.shard, scope))
 
     def origin(self) -> bytes:
         """What the ids of the calls made inside are derived from, the same for every attempt.

@@ -298,10 +298,7 @@ class Engine:
             while queue and instance.turn is None and not self.commits.stalled and not self.stopping:
                 call = queue.popleft()
                 self._queued(instance, len(call.body), -1)
-                if call.deadline <= self.clock.monotonic():
-                    self.reply_error(instance, call, _too_late(call))
-                else:
-                    self._start(instance, call, self._method_of(instance, call))
+                self._start(instance, call, self._method_of(instance, call))
         finally:
             instance.draining = False
         if not queue:
@@ -314,6 +311,10 @@ class Engine:
     # --- running
 
     def _start(self, instance: Instance, call: Call, method: Method | None) -> None:
+        now = self.clock.monotonic()
+        if call.deadline <= now:
+            self.reply_error(instance, call, _too_late(call))
+            return
         actor = instance.actor
         if actor is None:
             actor = self.activator.activate(instance, call)
@@ -327,7 +328,6 @@ class Engine:
             budget_s = call.timeout_s
         else:
             budget_s = method.timeout_s or self._method_timeout_s
-        now = self.clock.monotonic()
         instance.used = now
         turn = Turn(self, instance, call, method, min(call.deadline, now + budget_s))
         try:
@@ -458,9 +458,7 @@ class Engine:
     def as_actor_error(self, raised: BaseException, call: Call) -> ActorError:
         """What the caller is told of what a turn raised."""
         if isinstance(raised, ActorError):
-            if raised.started != "yes":
-                # It was told of a call made inside; this turn itself has run.
-                raised.started = "yes" if not raised.retryable or not isinstance(raised, ActorReentrancyError) else "no"
+            raised.started = "yes"  # it may have been told of a call made inside; this turn itself has run
             return raised
         name = f"{call.binding}.{call.method}"
         if isinstance(raised, asyncio.CancelledError) and self.stopping:
@@ -580,7 +578,7 @@ class Engine:
 
 
 def _too_late(call: Call) -> ActorError:
-    text = f"{instance_text(call.instance)}.{call.method} was not started: its deadline passed while it waited"
+    text = f"{instance_text(call.instance)}.{call.method} was not started: its deadline had passed"
     return ActorMethodTimeoutError(text, started="no")
 
 

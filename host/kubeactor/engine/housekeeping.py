@@ -87,8 +87,11 @@ class Housekeeping:
                 self.evict(instance)
 
     def evict(self, instance: Instance) -> bool:
-        """Drop an idle instance from memory; its record only when its last batch is on disk."""
-        if not instance.idle:
+        """Drop an idle instance from memory; its record only when its last batch is on disk.
+
+        Batches that wait in a write stall hold records that they will change: none is dropped meanwhile.
+        """
+        if not instance.idle or self._engine.commits.stalled:
             return False
         instances = self._engine.served[instance.type.binding].instances
         if instances.get(instance.identity) is not instance:

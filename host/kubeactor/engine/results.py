@@ -38,6 +38,8 @@ __all__ = ["Results"]
 KEYED_SHARE: Final = 4
 HOUR_S: Final = 3600
 DAY_S: Final = 24 * HOUR_S
+# What is recorded for a day is kept an hour longer, for a clock that is set forward meanwhile.
+KEPT_S: Final = DAY_S + HOUR_S
 BUCKET_S: Final = 600
 # A root call lives 300 s at most; another bucket for the skew of clocks between ingress and host.
 BUCKETS_KEPT: Final = 3
@@ -167,9 +169,9 @@ class Results:
         return layout.shard_prefix(instance.shard, kind) + period.to_bytes(4, "big") + call.id.key
 
     def _days(self) -> list[int]:
-        """The days in which a row of the last 24 h can lie, newest first; two hours more, for a clock set back."""
+        """The days in which a row that counts can lie, newest first; two hours ahead, for a clock that was set back."""
         now_s = self._clock.now_us() // 1_000_000
-        return sorted({(now_s + 2 * HOUR_S) // DAY_S, now_s // DAY_S, (now_s - DAY_S) // DAY_S}, reverse=True)
+        return list(range((now_s + 2 * HOUR_S) // DAY_S, (now_s - KEPT_S) // DAY_S - 1, -1))
 
     def _recorded(self, instance: Instance) -> int:
         days = self._days()
@@ -192,8 +194,8 @@ class Results:
         """
         now_s = self._clock.now_us() // 1_000_000
         limits = (
-            (layout.KEYED, (now_s - 25 * HOUR_S) // DAY_S),
-            (layout.DERIVED_DAY, (now_s - 25 * HOUR_S) // DAY_S),
+            (layout.KEYED, (now_s - KEPT_S) // DAY_S),
+            (layout.DERIVED_DAY, (now_s - KEPT_S) // DAY_S),
             (layout.DERIVED_BUCKET, now_s // BUCKET_S - BUCKETS_KEPT),
         )
         self._keyed_bytes = {day: size for day, size in self._keyed_bytes.items() if day >= limits[0][1]}

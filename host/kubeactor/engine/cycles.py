@@ -1,8 +1,9 @@
 """Cycles of waiting calls: alice calls bob while bob calls alice, each queued behind the other's turn.
 
-A call that has been queued for 10 ms behind a turn follows what that turn waits for. When it comes back to itself,
-the call with the highest root in the circle fails. The last edge of a circle is always made by a call that is queued,
-so the check of that call finds it; both sides that find the same circle choose the same call.
+A call that has been queued for 10 ms behind a turn follows what that turn waits for: calls that are queued elsewhere,
+or run there and wait in their turn. When it comes back to itself, the queued call with the highest root in the circle
+fails. The last edge of a circle is always made by a call that is queued, so the check of that call finds it; both
+sides that find the same circle choose the same call.
 
 On the same host it follows pointers. A turn that waits for a call on another host is followed there by a probe frame.
 """
@@ -30,12 +31,13 @@ STEPS_MAX: Final = 16 * CHAIN_DEPTH
 
 
 class Step(msgspec.Struct, array_like=True, frozen=True):
-    """A waiting call: its root, its own token, and where it waits."""
+    """A call of the circle: its root, its own token, and the instance that it is for; queued there, or running."""
 
     root: bytes
     token: bytes
     shard: int
     instance: bytes
+    queued: bool = True
 
 
 class Probe(msgspec.Struct, array_like=True, frozen=True):
@@ -88,8 +90,16 @@ class Cycles:
                 self._engine.send_probe(waited.shard, Probe([*steps, step]))
                 continue
             target = self._engine.find_instance(waited.binding, waited.identity)
-            if target is not None and target.queue and waited in target.queue:
-                self._follow([*steps, step], target)
+            if target is not None:
+                self._arrive([*steps, step], target)
+
+    def _arrive(self, steps: list[Step], instance: Instance) -> None:
+        """Go on from where the last step's call is: in the queue of that instance, or its running turn."""
+        last = steps[-1]
+        if any(call.token() == last.token for call in instance.queue or ()):
+            self._follow(steps, instance)
+        elif instance.turn is not None and instance.turn.call.token() == last.token:
+            self._follow([*steps[:-1], msgspec.structs.replace(last, queued=False)], instance)
 
     def receive(self, probe: Probe) -> None:
         """A probe of another host: follow on, or fail the call it names."""
@@ -100,11 +110,11 @@ class Cycles:
             return
         if probe.victim:
             self._fail(instance, probe)
-        elif instance.queue and any(call.token() == last.token for call in instance.queue):
-            self._follow(probe.steps, instance)
+        else:
+            self._arrive(probe.steps, instance)
 
     def _break(self, steps: list[Step]) -> None:
-        victim = max(steps, key=lambda step: (step.root, step.token))
+        victim = max((step for step in steps if step.queued), key=lambda step: (step.root, step.token))
         ordered = [step for step in steps if step is not victim]
         probe = Probe([*ordered, victim], victim.token)
         if victim.shard in self._engine.epochs:

@@ -132,6 +132,8 @@ class Problem(ActorError):
 
     status: ClassVar[int] = 400
     _members: ClassVar[tuple[str, ...]] = ()
+    _hints: ClassVar[dict[str, Any]] = {}
+    _foreign: tuple[str, dict[str, Any]] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -152,11 +154,27 @@ class Problem(ActorError):
         for name, value in members.items():
             if name not in self._members:
                 raise TypeError(f"{self.name} has no member {name!r}; annotate it on the class")
+            _check_member(type(self), name, value)
             setattr(self, name, value)
+
+    @property
+    def name(self) -> str:
+        """The class name; of a problem whose class is not imported here, the name that it came with."""
+        return type(self).__name__ if self._foreign is None else self._foreign[0]
 
     def members(self) -> dict[str, Any]:
         """The annotated members."""
+        if self._foreign is not None:
+            return dict(self._foreign[1])
         return {name: getattr(self, name) for name in self._members}
+
+    def _adopt(self, name: str, document: dict[str, Any]) -> None:
+        """Stand in for a class that is not imported here: keep its name, status and members."""
+        status = document.get("status")
+        if isinstance(status, int) and 400 <= status <= 499:
+            self.__dict__["status"] = status
+        members = {key: value for key, value in document.items() if key not in RESERVED_MEMBERS}
+        self._foreign = (name or "Problem", members)
 
 
 class CodecError(ActorError):
@@ -382,19 +400,37 @@ def from_wire(document: dict[str, Any]) -> ActorError:
         error.disk = document.get("status") == 507
     if isinstance(error, Problem):
         if cls is None:
-            error.__dict__["foreign_name"] = name
+            error._adopt(name, document)
         for member in error._members:
             if member in document:
                 setattr(error, member, _converted(type(error), member, document[member]))
     return error
 
 
+def _check_member(cls: type[Problem], member: str, value: Any) -> None:
+    """Refuse a member that is not of its type or has no JSON form, where it is raised and not where it is read."""
+    try:
+        plain = msgspec.to_builtins(value)
+        msgspec.convert(plain, _member_hints(cls).get(member, Any))
+    except (msgspec.ValidationError, TypeError) as error:
+        raise TypeError(f"{cls.__name__}.{member}: {error}") from error
+
+
+def _member_hints(cls: type[Problem]) -> dict[str, Any]:
+    """The types of a class's members; those that can't be resolved here are not checked."""
+    if "_hints" not in cls.__dict__:
+        try:
+            hints = typing.get_type_hints(cls, include_extras=True)
+        except NameError:
+            hints = {}
+        cls._hints = {name: hints[name] for name in cls._members if name in hints}
+    return cls._hints
+
+
 def _converted(cls: type[Problem], member: str, value: Any) -> Any:
-    for base in cls.__mro__:
-        hint = base.__dict__.get("__annotations__", {}).get(member)
-        if isinstance(hint, type):
-            try:
-                return msgspec.convert(value, hint, strict=False)
-            except (msgspec.ValidationError, TypeError):
-                return value
+    hint = _member_hints(cls).get(member, Any)
+    try:
+        return msgspec.convert(value, hint, strict=False)
+    except (msgspec.ValidationError, TypeError):
+        return value
     return value

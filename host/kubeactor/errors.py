@@ -28,6 +28,7 @@ ActorError
 
 from __future__ import annotations
 
+import typing
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
@@ -412,7 +413,7 @@ def _check_member(cls: type[Problem], member: str, value: Any) -> None:
     try:
         plain = msgspec.to_builtins(value)
         msgspec.convert(plain, _member_hints(cls).get(member, Any))
-    except (msgspec.ValidationError, TypeError) as error:
+    except (msgspec.ValidationError, TypeError, RecursionError) as error:
         raise TypeError(f"{cls.__name__}.{member}: {error}") from error
 
 

@@ -208,6 +208,41 @@ def test_a_fenced_call_is_sent_again_until_another_table_comes() -> None:
     run(main())
 
 
+def test_a_fence_inside_of_a_turn_is_the_callers_to_know_and_holds_no_other_call() -> None:
+    """Code that acts after its turn gets the same error class; to run it again and again would stop its whole shard."""
+
+    async def main() -> None:
+        async with namespace() as (router, hosts):
+            engine = hosts[0].engine
+            engine.rule = once(ActorFencedError("the turn has ended", started="yes"), lambda call: b"ok")
+            error = await ask(router).error()
+            assert (type(error), error.started) == (ActorFencedError, "yes")
+            assert await ask(router).outcome() == b"ok"
+            assert (router.stats.retries, router.stats.parked) == (0, 0)
+
+    run(main())
+
+
+def test_a_slot_rests_when_its_last_attempt_was_refused_but_an_earlier_one_may_still_run() -> None:
+    async def main() -> None:
+        async with namespace() as (router, hosts):
+            engine = hosts[0].engine
+            engine.rule = lambda call: None
+            asked = ask(router, timeout_s=0.3)
+            await engine.has(1)
+            await down(router, hosts[0])
+            await hosts[0].start()
+            await engine.has(2)
+            await asked.error()
+            engine.rule = lambda call: b"ok"
+            engine.held[1].reply(ActorFencedError("not any more"))
+            await ask(router, id=CallId(CLIENT, b"its answer comes after that")).outcome()
+            await ask(router).outcome()
+            assert [call.id.slot for call in engine.calls if call.id and call.id.kind == SESSION] == [0, 0, 1]
+
+    run(main())
+
+
 def test_refusals_are_answered_with_longer_and_longer_waits() -> None:
     assert [routers._delay(tries) for tries in (0, 1, 5, 6, 1000)] == [0.005, 0.01, 0.16, 0.25, 0.25]
 
@@ -459,6 +494,7 @@ def test_a_call_that_the_local_engine_fences_follows_its_shard() -> None:
             assert asked.times == 1
             [call] = hosts[1].engine.calls
             assert call.epoch == 2
+            assert call.repeat, "a turn that was cancelled by the move may have made calls"
 
     run(main())
 

@@ -12,12 +12,16 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
+import msgspec
+
 from kubeactor.call import LOCAL, Call, Dispatcher, Reply
-from kubeactor.connection import Answer
+from kubeactor.connection import Answer, ConnectionLost
 from kubeactor.errors import (
+    ActorArgumentError,
     ActorError,
     ActorFencedError,
     ActorMethodTimeoutError,
@@ -26,12 +30,27 @@ from kubeactor.errors import (
     ActorShardUnavailableError,
     BodyTooLargeError,
 )
+from kubeactor.ids import ActorId, shard_of
 from kubeactor.limits import BODY_BYTES
 from kubeactor.link import Link
+from kubeactor.parked import Item, Retry
 from kubeactor.parking import Lane, Parking
 from kubeactor.placement import PlacementError, Table
 from kubeactor.sessions import Sessions
-from kubeactor.wire import INGRESS, VERSION, Failure, Hello, Probe, Result, Welcome, WireError, error_of
+from kubeactor.wire import (
+    INGRESS,
+    VERSION,
+    Failure,
+    Frame,
+    Hello,
+    ParkedRequest,
+    Probe,
+    Result,
+    RetryRequest,
+    Welcome,
+    WireError,
+    error_of,
+)
 
 __all__ = ["Router", "RouterStats"]
 
@@ -220,6 +239,44 @@ class Router:
         epoch = owner[1]
         connection.ask(lambda number: Probe(number, shard, epoch, body), _ProbeWaiter(shard, reply))
 
+    async def list_parked(self) -> list[Item]:
+        """What all hosts have parked.
+
+        Raises:
+            ActorShardUnavailableError: when one of them can't be reached.
+        """
+        found = await asyncio.gather(*(self._ask(host, ParkedRequest) for host in self.table.volumes))
+        return [item for body in found for item in msgspec.json.decode(body, type=list[Item])]
+
+    async def retry_parked(self, retry: Retry) -> bool:
+        """Let the host of an instance try again what it has parked; False when there is none such.
+
+        Raises:
+            ActorArgumentError: when the instance is no actor id.
+            ActorShardUnavailableError: when its host can't be reached.
+        """
+        try:
+            identity = ActorId.parse(retry.instance).identity
+        except ValueError as error:
+            raise ActorArgumentError(str(error)) from error
+        owner = self.table.owner(shard_of(identity, self.shards))
+        if owner is None:
+            raise ActorShardUnavailableError(f"{retry.instance} has no owner at the moment")
+        question = partial(RetryRequest, kind=retry.kind, instance=retry.instance, message=retry.number)
+        return msgspec.json.decode(await self._ask(owner[0], question), type=bool)
+
+    async def _ask(self, host: str, question: Callable[[int], Frame]) -> bytes:
+        link = self._links.get(host)
+        connection = link.ready if link is not None else None
+        if connection is None:
+            raise ActorShardUnavailableError(f"{host} can't be reached: {link.trouble if link else 'no address'}")
+        try:
+            answer = await connection.answer(question)
+        except ConnectionLost as error:
+            raise ActorShardUnavailableError(f"{host} went away: {error}", started="unknown") from error
+        assert isinstance(answer, Result)
+        return answer.body
+
     def update(self, table: Table, addresses: Mapping[str, str]) -> None:
         """Go by another table or other addresses from now on.
 
@@ -336,17 +393,21 @@ class Router:
         self._finish(pending, body)
 
     def _failed(self, pending: _Pending, error: ActorError) -> None:
-        """Retry what another attempt can turn into a success, pass on the rest."""
-        late = pending.replied or self._closed or _now() >= pending.call.deadline
+        """Retry what another attempt can turn into a success, pass on the rest.
+
+        An error of these classes that a turn raised itself is its answer: only a host's own says `started` otherwise.
+        """
+        again = isinstance(error, ActorFencedError | ActorOutputGateError) and error.started != "yes"
         if isinstance(error, ActorOutputGateError):
             pending.unknown = True
-        if late:
-            self._finish(pending, error)
-        elif isinstance(error, ActorFencedError | ActorOutputGateError):
+        if again and not (pending.replied or self._closed or _now() >= pending.call.deadline):
             pending.error = error
+            pending.call.repeat = True  # a turn that was cancelled with its host may have made calls
             self._hold(pending)
-        else:
-            self._finish(pending, error)
+            return
+        if again and pending.unknown:
+            self._give_up_slot(pending)  # this attempt was refused, one before it may still run
+        self._finish(pending, error)
 
     def _hold(self, pending: _Pending) -> None:
         """The host refuses this shard: let all its calls wait a little, or until another table comes."""

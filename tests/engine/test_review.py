@@ -11,7 +11,8 @@ from tests.harness.engine import NOON_US, Machine, on_engine, pauses, session_id
 from kubeactor import Actor, ActorError
 from kubeactor.call import MESSAGE as MESSAGE_ID
 from kubeactor.call import CallId
-from kubeactor.errors import ActorReentrancyError
+from kubeactor.engine.store import StoreError
+from kubeactor.errors import ActorFencedError, ActorReentrancyError
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +117,34 @@ def _call(id: CallId) -> Any:
     from kubeactor.call import Call
 
     return Call("BOOK", b"bob", "add", b"", shard=1, deadline=0.0, reply=lambda outcome: None, id=id)
+
+
+@on_engine(Book)
+async def test_a_read_error_outside_of_users_code_ends_the_worker_instead_of_one_instance(m: Machine) -> None:
+    """Otherwise the instance would stay in that turn for ever, or a call without an answer."""
+    await m.call("BOOK", "alice", "add", 1)
+    broken: list[str] = []
+
+    def get(key: bytes) -> bytes | None:
+        broken.append("read")
+        raise StoreError("a read failed: EIO")
+
+    m.store.get = get  # type: ignore[method-assign]
+    send = m.send("BOOK", "alice", "post", "relay", "bob")  # its batch needs the last number of its messages
+    keyed = m.send("BOOK", "alice", "add", 1, key="k")
+    await m.until(lambda: m.failures)
+    assert m.failures == ["a read failed: EIO"]
+    assert broken
+    assert not send.done()
+    assert not keyed.done() or isinstance(keyed.exception(), ActorFencedError)
+
+
+@on_engine(Book)
+async def test_a_read_error_at_the_lookup_of_a_result_ends_the_worker(m: Machine) -> None:
+    def get(key: bytes) -> bytes | None:
+        raise StoreError("a read failed: EIO")
+
+    m.store.get = get  # type: ignore[method-assign]
+    keyed = m.send("BOOK", "alice", "add", 1, key="k")
+    assert m.failures == ["a read failed: EIO"]
+    assert not keyed.done()

@@ -30,7 +30,7 @@ from kubeactor.engine.outbox import Outbox
 from kubeactor.engine.parked import Parked
 from kubeactor.engine.results import CONFLICT, Results
 from kubeactor.engine.stats import Stats
-from kubeactor.engine.store import Store, WriteBatch, new_batch
+from kubeactor.engine.store import Store, StoreError, WriteBatch, new_batch
 from kubeactor.engine.system import SystemCall
 from kubeactor.engine.turn import Turn
 from kubeactor.engine.volume import Volume
@@ -222,7 +222,11 @@ class Engine:
             else:
                 self._join(instance, first, call)
             return True
-        outcome = self.results.find(instance, call)
+        try:
+            outcome = self.results.find(instance, call)
+        except StoreError as error:
+            self.fail(str(error))
+            return True
         if outcome is not None:
             self.stats.replays += 1
             self.reply(instance, call, outcome, instance.batch)
@@ -388,7 +392,10 @@ class Engine:
             self.next_turn(instance)
             return
         turn.live = False
-        self.commits.end_turn(turn, body)
+        try:
+            self.commits.end_turn(turn, body)
+        except StoreError as error:
+            self.fail(str(error))
 
     def turn_committed(self, turn: Turn, body: bytes, *, reply: bool = True) -> None:
         """The turn's batch is in the WAL, or it had none: reply through the gate, go on with the queue.

@@ -156,6 +156,8 @@ class Scope:
         finally:
             self.waiting.pop(call, None)
         if isinstance(outcome, ActorError):
+            if outcome.instance is None:
+                outcome.instance = instance_text(call.instance)
             raise outcome
         return method.arguments.decode_result(outcome)
 

@@ -49,9 +49,9 @@ class Standby:
     def serve(self, engine: Dispatcher) -> None:
         """Hand on what waits."""
         self._sweeper.cancel()
-        self._engine = engine
-        while self._parked:
+        while self._parked:  # one that comes meanwhile, since an answer made it, takes its place at the end
             engine.submit(self._parked.popleft())
+        self._engine = engine
 
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)

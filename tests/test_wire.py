@@ -26,6 +26,8 @@ FRAMES: list[wire.Frame] = [
     wire.Inventory(7, [(0, 1, "owned"), (1, 4, "given")]),
     wire.GrantRequest(7, [(0, 1), (1, 1)]),
     wire.Granted(7),
+    wire.ParkedRequest(7),
+    wire.RetryRequest(7, "message", "ACCOUNT/alice", 3),
 ]
 
 

@@ -10,11 +10,13 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from kubeactor import parked_commands
 from kubeactor.application import Application, UserCodeError
 from kubeactor.child import Timing
 from kubeactor.limits import SHARDS_DEFAULT, SHARDS_MAX
 from kubeactor.listeners import ListenError, Listeners
 from kubeactor.namespace import Namespace, claim
+from kubeactor.parked import Retry
 from kubeactor.placement import PlacementError
 from kubeactor.sources import Sources
 from kubeactor.supervisor import Supervisor
@@ -196,6 +198,56 @@ def ingress(
     }
     worker = WorkerSpec("ingress", "kubeactor.processes:ingress_main", arguments, (public,))
     _supervise(Supervisor([worker], listeners=listeners))
+
+
+UrlOption = Annotated[str, typer.Option("--url", help="Where the API is served.")]
+
+
+@app.command()
+def parked(url: UrlOption = "http://127.0.0.1:8080") -> None:
+    """List alarms and messages that failed for good and wait for you.
+
+    Example: kubeactor parked --url http://127.0.0.1:8080
+    """
+    try:
+        for line in parked_commands.lines(parked_commands.fetch(url)):
+            print(line)
+    except parked_commands.ParkedError as error:
+        _refuse(str(error))
+
+
+@app.command()
+def retry(
+    kind: Annotated[str, typer.Argument(help="alarm or message.")],
+    instance: Annotated[str, typer.Argument(help="As listed: ACCOUNT/alice.")],
+    number: Annotated[int, typer.Argument(help="Of a message, as listed.")] = 0,
+    url: UrlOption = "http://127.0.0.1:8080",
+) -> None:
+    """Try a parked alarm or message again; a message is sent under a new number.
+
+    Example: kubeactor retry message ACCOUNT/alice 7
+    """
+    try:
+        if not parked_commands.retry(url, Retry(kind, instance, number)):
+            _refuse(f"nothing of that kind and number is parked at {instance}")
+    except parked_commands.ParkedError as error:
+        _refuse(str(error))
+
+
+@app.command()
+def release(
+    instance: Annotated[str, typer.Argument(help="The quarantined one: ACCOUNT/alice.")],
+    data: DataOption = Path(".kubeactor"),
+) -> None:
+    """End the quarantine of an instance that ended its worker three times; its host notices within a second.
+
+    Example: kubeactor release ACCOUNT/alice --data .kubeactor
+    """
+    try:
+        if not parked_commands.release(data, instance):
+            _refuse(f"{instance} is not quarantined in {data}")
+    except parked_commands.ParkedError as error:
+        _refuse(str(error))
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -13,10 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
+
 from kubeactor.call import Call, Dispatcher
 from kubeactor.connection import ClientConnection, ServerConnection, dial
 from kubeactor.errors import ActorError, ActorFencedError, ActorUnauthenticatedError, BodyTooLargeError
 from kubeactor.limits import BODY_BYTES, CALL_MAX_S
+from kubeactor.parked import Keeper, Retry
 from kubeactor.placement import PlacementError, Table, adopted, plan
 from kubeactor.placement_file import load, save
 from kubeactor.wire import (
@@ -29,9 +32,11 @@ from kubeactor.wire import (
     Hello,
     Inventory,
     InventoryRequest,
+    ParkedRequest,
     Probe,
     Refused,
     Result,
+    RetryRequest,
     Welcome,
     WireError,
     authentic,
@@ -50,6 +55,7 @@ class Owner(Dispatcher, Protocol):
     namespace_uid: str
     host_id: str
     volume_id: str
+    parked: Keeper
 
     def inventory(self) -> list[tuple[int, int, str]]:
         """(shard, epoch, state) of all that the volume knows."""
@@ -146,6 +152,10 @@ class HostServer:
             connection.reply(Inventory(frame.number, self._engine.inventory()))
         elif type(frame) is GrantRequest:
             self._grant(connection, frame)
+        elif type(frame) is ParkedRequest:
+            connection.reply(Result(frame.number, msgspec.json.encode(self._engine.parked.items())))
+        elif type(frame) is RetryRequest:
+            self._retry(connection, frame)
         else:
             raise WireError(f"a {type(frame).__name__} from a dialer")
 
@@ -167,6 +177,14 @@ class HostServer:
             connection.reply(failure(frame.number, ActorFencedError(str(error))))
         else:
             connection.reply(Granted(frame.number))
+
+    def _retry(self, connection: ServerConnection, frame: RetryRequest) -> None:
+        try:
+            retried = self._engine.parked.retry(Retry(frame.kind, frame.instance, frame.message))
+        except ActorError as error:
+            connection.reply(failure(frame.number, error))
+        else:
+            connection.reply(Result(frame.number, msgspec.json.encode(retried)))
 
 
 def _call(frame: CallFrame, reply: Callable[[bytes | ActorError], None]) -> Call:

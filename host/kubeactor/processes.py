@@ -35,6 +35,7 @@ from kubeactor.ingress.server import serve
 from kubeactor.ingress.state import Ingress, Route
 from kubeactor.metrics import make_registry
 from kubeactor.namespace import Namespace
+from kubeactor.parked import Item, Keeper, Keepers, Retry
 from kubeactor.placement import PlacementError, Table, adopted, plan
 from kubeactor.placement_file import Placement, PlacementWatcher, load, save
 from kubeactor.router import Router
@@ -220,6 +221,12 @@ class _Behind:
             return self.engine.ready()
         return self.standby.reason if self.router is None else None
 
+    def keepers(self) -> Keepers | None:
+        """Who knows what is parked."""
+        if self.router is not None:
+            return self.router
+        return None if self.engine is None else _Embedded(self.engine)
+
     def unreachable(self) -> str:
         """A line for each host that can't be reached."""
         found = self.router.trouble() if self.router is not None else {}
@@ -274,6 +281,19 @@ async def _placed(behind: _Behind, namespace: Namespace, hosts: Mapping[str, str
             raise WorkerFatalError(str(error)) from error
 
 
+class _Embedded:
+    """What is parked here, where there is only this host."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def list_parked(self) -> list[Item]:
+        return self._engine.parked.items()
+
+    async def retry_parked(self, retry: Retry) -> bool:
+        return self._engine.parked.retry(retry)
+
+
 class _HostEngine:
     """The engine as a host server sees it: probes are frames of bytes there."""
 
@@ -285,6 +305,7 @@ class _HostEngine:
         self.namespace_uid = engine.namespace_uid
         self.host_id = engine.host_id
         self.volume_id = engine.volume_id
+        self.parked: Keeper = engine.parked
 
     def grant(self, shards: Sequence[tuple[int, int]]) -> None:
         self._engine.grant(list(shards))
@@ -394,6 +415,7 @@ async def _serve_http(
             env=env,
             ready=behind.trouble,
             note=lambda: _note(context) + behind.unreachable(),
+            keepers=behind.keepers,
             metrics=_registry(context, behind, ingress),
         )
 

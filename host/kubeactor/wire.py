@@ -31,9 +31,11 @@ __all__ = [
     "Hello",
     "Inventory",
     "InventoryRequest",
+    "ParkedRequest",
     "Probe",
     "Refused",
     "Result",
+    "RetryRequest",
     "Welcome",
     "WireError",
     "authentic",
@@ -166,6 +168,21 @@ class Granted(msgspec.Struct, array_like=True, tag=10, frozen=True, gc=False):
     number: int
 
 
+class ParkedRequest(msgspec.Struct, array_like=True, tag=11, frozen=True, gc=False):
+    """Asks a host what it has parked. Answered by Result: a JSON array of `kubeactor.parked.Item`."""
+
+    number: int
+
+
+class RetryRequest(msgspec.Struct, array_like=True, tag=12, frozen=True, gc=False):
+    """Tells a host to try again what it has parked. Answered by Result, `true` or `false` as JSON, or by Failure."""
+
+    number: int
+    kind: str
+    instance: str
+    message: int
+
+
 Frame = (
     Hello
     | Welcome
@@ -178,6 +195,8 @@ Frame = (
     | Inventory
     | GrantRequest
     | Granted
+    | ParkedRequest
+    | RetryRequest
 )
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -17,9 +17,9 @@ from kubeactor import Actor, ActorError, AlarmInfo, Binding, Env
 from kubeactor.actor import ActorType
 from kubeactor.engine.alarms import AlarmRow
 from kubeactor.errors import ActorArgumentError
-from kubeactor.ids import ActorId, shard_of
+from kubeactor.ids import shard_of
 from kubeactor.limits import ALARM_ATTEMPTS
-from kubeactor.parked import ALARM
+from kubeactor.parked import ALARM, Retry
 
 EVERY = timedelta(seconds=60)
 
@@ -221,7 +221,7 @@ async def test_a_failing_alarm_is_retried_on_schedule_and_parked_after_the_tenth
     assert await m.call("SLEEPER", "a", "due") is None
     assert await m.call("SLEEPER", "a", "runs") == 0
     assert (due_rows(m), m.engine.stats.alarms_parked, m.engine.stats.alarm_failures) == (0, 1, ALARM_ATTEMPTS)
-    [item] = m.engine.parked.list()
+    [item] = m.engine.parked.items()
     assert (item.kind, item.instance, item.number, item.attempts) == (ALARM, "SLEEPER/a", 0, ALARM_ATTEMPTS)
     assert item.since == m.clock.wall_us / 1e6
     assert "as planned" in item.error
@@ -236,12 +236,12 @@ async def test_a_parked_alarm_is_tried_again_by_hand_also_after_a_restart(m: Mac
     await m.restart()
     assert m.engine.stats.alarms_parked == 1
     await m.call("SLEEPER", "a", "plan", "")
-    assert m.engine.parked.retry(ALARM, ActorId("SLEEPER", b"a"), 0)
-    assert not m.engine.parked.retry(ALARM, ActorId("SLEEPER", b"a"), 0)
+    assert m.engine.parked.retry(Retry(ALARM, "SLEEPER/a"))
+    assert not m.engine.parked.retry(Retry(ALARM, "SLEEPER/a"))
     await rest(m)
     assert pauses.log[-1] == ("a", 0, False)
     assert (await m.call("SLEEPER", "a", "runs"), m.engine.stats.alarms_parked) == (1, 0)
-    assert m.engine.parked.list() == []
+    assert m.engine.parked.items() == []
 
 
 @on_engine(Sleeper, env_class=House)
@@ -249,7 +249,7 @@ async def test_a_parked_alarm_is_revived_by_a_new_one(m: Machine) -> None:
     await m.call("SLEEPER", "a", "set", 0, "fail")
     await fail_until_parked(m)
     await m.call("SLEEPER", "a", "set", 60)
-    assert (m.engine.parked.list(), m.engine.stats.alarms_parked) == ([], 0)
+    assert (m.engine.parked.items(), m.engine.stats.alarms_parked) == ([], 0)
     await pass_time(m, 60)
     assert pauses.log[-1] == ("a", 0, False)
 
@@ -263,7 +263,7 @@ async def test_delete_all_clears_a_parked_alarm_unless_it_is_to_be_kept(m: Machi
     await m.call("SLEEPER", "a", "wipe", False)
     await m.call("SLEEPER", "b", "wipe", True)
     await m.call("SLEEPER", "c", "unset")
-    assert [item.instance for item in m.engine.parked.list()] == ["SLEEPER/b"]
+    assert [item.instance for item in m.engine.parked.items()] == ["SLEEPER/b"]
     assert m.engine.stats.alarms_parked == 1
     assert (row(m, "a"), row(m, "c")) == (None, None)
 
@@ -415,7 +415,7 @@ async def test_an_alarm_whose_handler_is_gone_is_parked_and_not_dropped(m: Machi
     for instance in served.instances.values():
         instance.type, instance.actor = bare, None
     await fail_until_parked(m)
-    [item] = m.engine.parked.list()
+    [item] = m.engine.parked.items()
     assert (item.instance, item.attempts, "no `alarm`" in item.error) == ("SLEEPER/a", ALARM_ATTEMPTS, True)
 
 

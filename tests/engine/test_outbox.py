@@ -16,8 +16,9 @@ from kubeactor.call import CODEC, MESSAGE, Call, CallId
 from kubeactor.codec import encode
 from kubeactor.engine import messages, outbox
 from kubeactor.errors import ActorFencedError, ActorOutputGateError, ActorOverloadedError, ActorShardUnavailableError
-from kubeactor.ids import ActorId, shard_of
+from kubeactor.ids import shard_of
 from kubeactor.limits import MESSAGE_ATTEMPTS
+from kubeactor.parked import Retry
 
 
 class Unwanted(Problem):
@@ -307,7 +308,7 @@ async def test_what_was_applied_stays_so_when_its_method_is_gone(m: Machine) -> 
 @street()
 async def test_a_problem_that_no_format_holds_still_ends_its_message(m: Machine) -> None:
     await m.call("BOX", "b", "set_mood", "full")
-    wild = Unwanted("\ud800" * 3, limit=object())
+    wild = Unwanted("\ud800" * 3, limit=2**70)
     original = Box.take
 
     async def take(self: Box, text: str) -> None:
@@ -405,7 +406,7 @@ async def test_without_undelivered_a_refused_message_is_parked_and_later_ones_go
     await delivered(m)
     assert await m.call("BOX", "b", "got") == ["one", "two"]
     assert (rows(m, b"o"), rows(m, b"p"), m.engine.stats.messages_parked) == (0, 1, 1)
-    [item] = m.engine.parked.list()
+    [item] = m.engine.parked.items()
     assert (item.kind, item.instance, item.number, item.attempts) == ("message", "MUTE/a", 2, 1)
     assert (item.receiver, item.method, item.error) == ("BOX/b", "take", "Unwanted: not that one")
     assert item.since == m.clock.wall_us / 1e6
@@ -419,9 +420,9 @@ async def test_a_parked_message_is_sent_again_by_hand_under_a_new_number(m: Mach
     await m.restart()
     assert m.engine.stats.messages_parked == 1
     await m.call("BOX", "b", "set_mood", "")
-    assert not m.engine.parked.retry("message", ActorId("MUTE", b"a"), 2)
-    assert not m.engine.parked.retry("message", ActorId("MUTE", b"nobody"), 1)
-    assert m.engine.parked.retry("message", ActorId("MUTE", b"a"), 1)
+    assert not m.engine.parked.retry(Retry("message", "MUTE/a", 2))
+    assert not m.engine.parked.retry(Retry("message", "MUTE/nobody", 1))
+    assert m.engine.parked.retry(Retry("message", "MUTE/a", 1))
     await delivered(m)
     assert await m.call("BOX", "b", "got") == ["good", "bad"]
     assert (rows(m, b"o"), rows(m, b"p"), m.engine.stats.messages_parked) == (0, 0, 0)
@@ -436,7 +437,7 @@ async def test_a_message_whose_undelivered_fails_ten_times_is_parked(m: Machine)
     await m.call("BOX", "a", "send", "b", "x")
     await delivered(m)
     assert await m.call("BOX", "a", "returned") == []
-    [item] = m.engine.parked.list()
+    [item] = m.engine.parked.items()
     assert (item.instance, item.number, item.attempts) == ("BOX/a", 1, 1)
 
 

@@ -190,7 +190,7 @@ class Alarms:
         retries = row.retries + 1
         parked = retries >= ALARM_ATTEMPTS
         next_us = self._engine.clock.now_us() + (0 if parked else int(backoff_s(retries) * 1e6))
-        text = f"{error.name}: {error.detail}"[:1000].encode(errors="replace").decode()
+        text = f"{error.name}: {error.detail}"[:500].encode(errors="replace").decode()
         new = msgspec.structs.replace(row, retries=retries, parked=parked, next_us=next_us, error=text)
         log.warning(
             "alarm failed", extra={"instance": instance.key, "retries": retries, "parked": parked, "error": text}

@@ -13,16 +13,17 @@ from kubeactor.engine.instance import Instance
 from kubeactor.engine.layout import PARKED, numbered_key, range_end, shard_prefix
 from kubeactor.engine.messages import decode_message
 from kubeactor.engine.store import WriteBatch
-from kubeactor.errors import ActorOverloadedError, from_document
+from kubeactor.errors import ActorArgumentError, ActorOverloadedError, from_document
 from kubeactor.ids import ActorId, shard_of
-from kubeactor.parked import ALARM, MESSAGE, Item
+from kubeactor.parked import ALARM, MESSAGE, Item, Retry
 
 if TYPE_CHECKING:
     from kubeactor.engine.engine import Engine
 
 __all__ = ["Parked"]
 
-LISTED: Final = 1000
+LISTED: Final = 500
+ERROR_CHARS: Final = 500
 # The number of an alarm's mark; messages count from 1.
 ALARM_NUMBER: Final = 0
 
@@ -60,8 +61,8 @@ class Parked:
             batch.delete(key)
             self.messages -= 1
 
-    def list(self) -> list[Item]:
-        """At most 1,000 of them."""
+    def items(self) -> list[Item]:
+        """At most 500 of them."""
         found: list[Item] = []
         for shard in self._engine.epochs:
             prefix = shard_prefix(shard, PARKED)
@@ -77,7 +78,7 @@ class Parked:
         if number != ALARM_NUMBER:
             row = decode_message(raw)
             error = from_document(row.error) if row.error else None
-            text = f"{error.name}: {error.detail}" if error else ""
+            text = f"{error.name}: {error.detail}"[:ERROR_CHARS] if error else ""
             receiver = str(ActorId(row.binding, row.identity))
             return Item(MESSAGE, actor, number, row.attempts, text, row.next_us / 1e6, receiver, row.method)
         alarm = self._engine.alarms.stored(shard, key)
@@ -85,19 +86,25 @@ class Parked:
             return None
         return Item(ALARM, actor, ALARM_NUMBER, alarm.retries, alarm.error, alarm.next_us / 1e6)
 
-    def retry(self, kind: str, actor: ActorId, number: int) -> bool:
+    def retry(self, retry: Retry) -> bool:
         """Try a parked alarm or message again; False when there is none.
 
         Raises:
+            ActorArgumentError: when the instance is no actor id.
             ActorOverloadedError: when batches wait for the disk, among them perhaps one of this instance.
         """
         if self._engine.commits.stalled:
             raise ActorOverloadedError("the disk is behind: try again later")
-        identity = actor.identity
-        key = b"%b\0%b" % (actor.binding.encode(), identity)
-        instance = self._engine.instance_of_key(key, shard_of(identity, self._engine.shards))
-        if instance is None or instance.shard not in self._engine.epochs:
+        try:
+            binding, identity = ActorId.parse(retry.instance)
+        except ValueError as error:
+            raise ActorArgumentError(str(error)) from error
+        shard = shard_of(identity, self._engine.shards)
+        if shard not in self._engine.epochs:
             return False
-        if kind == ALARM:
+        instance = self._engine.instance_of_key(b"%b\0%b" % (binding.encode(), identity), shard)
+        if instance is None:
+            return False
+        if retry.kind == ALARM:
             return self._engine.alarms.release(instance)
-        return kind == MESSAGE and self._engine.outbox.release(instance, number)
+        return retry.kind == MESSAGE and self._engine.outbox.release(instance, retry.number)

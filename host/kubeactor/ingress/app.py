@@ -24,9 +24,11 @@ from kubeactor.call import Call
 from kubeactor.errors import ActorError, ActorUnknownBindingError, ActorUnknownMethodError
 from kubeactor.ids import shard_of
 from kubeactor.ingress.front_door import FrontDoor, check_length
+from kubeactor.ingress.parked import parked_routes
 from kubeactor.ingress.problem import Answer, send_answer
 from kubeactor.ingress.requests import conditions_of, is_call_path, target_of
 from kubeactor.ingress.state import Ingress
+from kubeactor.parked import Keepers
 
 __all__ = ["IngressApp", "make_app"]
 
@@ -43,6 +45,7 @@ def make_app(
     serve_api: bool = True,
     ready: Callable[[], str | None] = lambda: None,
     note: Callable[[], str] = lambda: "",
+    keepers: Callable[[], Keepers | None] = lambda: None,
     metrics: CollectorRegistry | None = None,
 ) -> IngressApp:
     """The ASGI app of one port.
@@ -54,12 +57,15 @@ def make_app(
         serve_api: whether `/v1` and `/metrics` are on this port; the public port of a front door has neither.
         note: lines that `/readyz` adds, such as why the worker before this one ended.
         ready: None, or why the process can't serve at the moment.
+        keepers: who knows what is parked, for `/v1/parked`; None as long as nobody does.
         metrics: what `/metrics` shows.
     """
     door = None if front_door is None else FrontDoor(front_door, ingress, env)
     routes = [Route("/healthz", _healthz), Route("/readyz", _Readiness(ready, note).respond)]
     if serve_api and metrics is not None:
         routes.append(Route("/metrics", _Metrics(metrics).respond))
+    if serve_api:
+        routes += parked_routes(ingress, keepers)
     return IngressApp(ingress, Starlette(routes=routes), door, serve_api=serve_api)
 
 

@@ -138,11 +138,12 @@ def test_a_method_that_takes_too_long_is_a_504_and_commits_nothing(lab: Program,
 
 def test_a_call_that_waits_too_long_for_its_turn_was_not_started(lab: Program, name: str) -> None:
     with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=lab.http.base_url) as client:
-        running_call = pool.submit(client.post, f"/v1/actors/LAB/{name}/slow", json=[1.0])
+        first = pool.submit(client.post, f"/v1/actors/LAB/{name}/slow", json=[1.0])
         while call(lab, name, "count", Kubeactor_Timeout="0.05").status_code == 200:
             pass
         answer = call(lab, name, "add", Kubeactor_Timeout="0.1")
-        assert (answer.status_code, answer.json()["started"]) == (504, "no")
+        # An ingress that has sent the frame can't tell whether its host has started the call.
+        assert (answer.status_code, answer.json()["started"] in ("no", "unknown")) == (504, True)
         assert first.result().json() == 1
     assert call(lab, name, "count").json() == 1
 

@@ -75,7 +75,8 @@ async def one_gives_way(futures: dict[str, asyncio.Future[list[str]]]) -> ActorE
     assert len(failed) == 1
     error = await failure(failed[0])
     assert isinstance(error, ActorReentrancyError)
-    assert (error.started, error.retryable) == ("no", True)
+    # The call that gave way was not started; the turn that made it was, and may have made others before.
+    assert (error.started, error.retryable) == ("yes", True)
     return error
 
 

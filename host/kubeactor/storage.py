@@ -27,6 +27,8 @@ __all__ = ["Storage"]
 T = TypeVar("T")
 D = TypeVar("D")
 SCAN_PAGE = 256
+SCAN_BYTES = 1024 * 1024
+_NO_VALUE: Any = object()
 
 
 class _Done:
@@ -82,7 +84,7 @@ class Storage:
         turn = self._turn()
         if key.__class__ is Key:
             return key.decode(turn.read(key.raw))
-        if key.__class__ is str:
+        if isinstance(key, str):
             raw = turn.read(_raw_key(key))
             return default if raw is None else codec.decode(raw)
         if isinstance(key, builtins.list):
@@ -113,10 +115,10 @@ class Storage:
             raise ActorArgumentError(f"limit is 1 to {LIST_LIMIT}, not {limit!r}; use scan() to go through more")
         turn = self._turn()
         low, high = _range(prefix, start, start_after, end)
-        rows = turn.rows(low, high, reverse, LIST_LIMIT + 1 if limit is None else limit)
+        rows = turn.rows(low, high, reverse, LIST_LIMIT + 1 if limit is None else limit, LIST_BYTES)
         if limit is None and len(rows) > LIST_LIMIT:
             raise StorageLimitError(f"list found more than {LIST_LIMIT} keys; give a limit, or use scan()")
-        if sum(len(key) + len(value) for key, value in rows) > LIST_BYTES:
+        if size_of(rows) > LIST_BYTES:
             raise StorageLimitError(f"list found more than {LIST_BYTES} bytes; give a smaller limit, or use scan()")
         return {key.decode(): codec.decode(value) for key, value in rows}
 
@@ -135,10 +137,10 @@ class Storage:
         """
         low, high = _range(prefix, start, start_after, end)
         while True:
-            rows = self._turn().rows(low, high, reverse, SCAN_PAGE)
+            rows = self._turn().rows(low, high, reverse, SCAN_PAGE, SCAN_BYTES)
             for key, value in rows:
                 yield key.decode(), codec.decode(value)
-            if len(rows) < SCAN_PAGE:
+            if len(rows) < SCAN_PAGE and size_of(rows) <= SCAN_BYTES:
                 return
             if reverse:
                 high = rows[-1][0]
@@ -153,7 +155,7 @@ class Storage:
     def put(self, key: str, value: object, /) -> Awaitable[None]: ...
     @overload
     def put(self, values: Mapping[str, object], /) -> Awaitable[None]: ...
-    def put(self, key: Any, *value: Any) -> Awaitable[None]:
+    def put(self, key: Any, value: Any = _NO_VALUE, /) -> Awaitable[None]:
         """Write a value, or all of a mapping; it is copied.
 
         Raises:
@@ -162,15 +164,17 @@ class Storage:
             StorageLimitError: above 2 MiB a value, 16 MiB a turn, 1,000 keys, or when the disk is nearly full.
         """
         turn = self._turn()
+        if (value is _NO_VALUE) != isinstance(key, Mapping):
+            raise ActorArgumentError("put takes (key, value) or one mapping of keys to values")
         if key.__class__ is Key:
-            turn.write(key.raw, _bounded_value(key.name, key.encode(*value)))
-        elif key.__class__ is str:
-            turn.write(_raw_key(key), _bounded_value(key, codec.encode(*value)))
-        elif isinstance(key, Mapping) and not value:
+            turn.write(key.raw, _bounded_value(key.name, key.encode(value)))
+        elif isinstance(key, str):
+            turn.write(_raw_key(key), _bounded_value(key, codec.encode(value)))
+        elif value is _NO_VALUE:
             encoded = [(_raw_key(k), _bounded_value(k, codec.encode(v))) for k, v in _bounded_keys(key).items()]
             turn.write_many(encoded)
         else:
-            raise ActorArgumentError("put takes (key, value) or one mapping of keys to values")
+            raise ActorArgumentError(f"put takes a key or a Key, not {type(key).__name__}")
         return _NOTHING
 
     @overload
@@ -312,14 +316,23 @@ def after_prefix(prefix: bytes) -> bytes | None:
 
 
 def merged(
-    stored: Iterator[tuple[bytes, bytes]], overlay: builtins.list[tuple[bytes, bytes | None]], reverse: bool, limit: int
+    stored: Iterator[tuple[bytes, bytes]],
+    overlay: builtins.list[tuple[bytes, bytes | None]],
+    reverse: bool,
+    limit: int,
+    bound: int,
 ) -> builtins.list[tuple[bytes, bytes]]:
-    """Stored rows with the overlay's laid over them, in order, at most `limit`; a None value hides its key."""
+    """Stored rows with the overlay's laid over them, in order; a None value hides its key.
+
+    Args:
+        limit: of rows; bound: of bytes, passed by the last row at most.
+    """
     found: builtins.list[tuple[bytes, bytes]] = []
+    size = 0
     waiting = iter(overlay)
     ours = next(waiting, None)
     theirs = next(stored, None)
-    while len(found) < limit and (ours is not None or theirs is not None):
+    while len(found) < limit and size <= bound and (ours is not None or theirs is not None):
         if ours is None:
             take_ours = False
         elif theirs is None:
@@ -330,11 +343,17 @@ def merged(
             assert ours is not None
             if theirs is not None and theirs[0] == ours[0]:
                 theirs = next(stored, None)
-            if ours[1] is not None:
-                found.append((ours[0], ours[1]))
-            ours = next(waiting, None)
+            row, ours = ours, next(waiting, None)
         else:
             assert theirs is not None
-            found.append(theirs)
-            theirs = next(stored, None)
+            row, theirs = theirs, next(stored, None)
+        key, value = row
+        if value is not None:
+            found.append((key, value))
+            size += len(key) + len(value)
     return found
+
+
+def size_of(rows: builtins.list[tuple[bytes, bytes]]) -> int:
+    """Bytes of keys and values."""
+    return sum(len(key) + len(value) for key, value in rows)

@@ -203,11 +203,8 @@ async def test_arguments_and_results_are_copied_between_actors_of_one_host(m: Ma
 async def test_a_call_that_nobody_awaited_fails_the_turn_and_tells_where(m: Machine) -> None:
     error = await m.error("TELLER", "t", "forget")
     assert isinstance(error, ActorUnawaitedCallError)
-    line = next(
-        i
-        for i, text in enumerate(Path(__file__).read_text().splitlines(), 1)
-        if text.endswith("# the line that is told")
-    )
+    lines = enumerate(Path(__file__).read_text().splitlines(), 1)
+    line = next(number for number, text in lines if text.endswith("# the line that is told"))
     assert f"{__file__}:{line}" in error.detail
     assert "ACCOUNT.add" in error.detail
     assert await m.call("TELLER", "t", "paid") == 0

@@ -18,6 +18,7 @@ from kubeactor.errors import ActorError
 from kubeactor.ingress.state import cycle_wait_s
 
 CALLS = 1
+SOON_S = 1.0  # a hundred times what it takes, for a machine that is busy
 
 
 class Node(Actor):
@@ -30,7 +31,11 @@ class Node(Actor):
             await pauses.here(f"{meeting}{self.ctx.name}")
         if not path:
             return [self.ctx.name]
-        found: list[str] = await self.env.NODE.id_from_name(path[0]).go("", path[1:])
+        try:
+            found: list[str] = await self.env.NODE.id_from_name(path[0]).go("", path[1:])
+        except ActorReentrancyError as error:
+            pauses.log.append(error.started)
+            raise
         return [self.ctx.name, *found]
 
     async def ping(self, name: str, count: int) -> int:
@@ -67,16 +72,17 @@ async def meet(m: Machine, paths: dict[str, list[str]]) -> dict[str, asyncio.Fut
 
 
 async def one_gives_way(futures: dict[str, asyncio.Future[list[str]]]) -> ActorError:
-    """All but one succeed within 200 ms; the error of the one."""
+    """All but one succeed, and soon; the error of the one."""
     began = time.monotonic()
     await asyncio.wait(futures.values())
-    assert time.monotonic() - began < 0.2
+    assert time.monotonic() - began < SOON_S
     failed = [future for future in futures.values() if future.exception()]
     assert len(failed) == 1
     error = await failure(failed[0])
     assert isinstance(error, ActorReentrancyError)
     # The call that gave way was not started; the turn that made it was, and may have made others before.
     assert (error.started, error.retryable) == ("yes", True)
+    assert pauses.log[0] == "no"
     return error
 
 
@@ -180,7 +186,7 @@ async def test_of_64_clients_that_call_back_and_forth_between_4_instances_none_w
     await asyncio.gather(*(persistent(m, client, names, longest) for client in range(64)))
     assert len(longest) == 64 * CALLS
     assert m.engine.stats.cycles > 0
-    assert max(waited) < 0.5
+    assert max(waited) < SOON_S
 
 
 def test_a_cycle_across_two_hosts_is_broken_by_probes(tmp_path: Path) -> None:

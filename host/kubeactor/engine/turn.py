@@ -171,8 +171,8 @@ class Turn(Scope):
             self.wrote = True
         return there
 
-    def rows(self, low: bytes, high: bytes | None, reverse: bool, limit: int) -> list[tuple[bytes, bytes]]:
-        """Keys and values of [low, high) as this turn sees them, at most `limit`."""
+    def rows(self, low: bytes, high: bytes | None, reverse: bool, limit: int, bound: int) -> list[tuple[bytes, bytes]]:
+        """Keys and values of [low, high) as this turn sees them: at most `limit`, and until they pass `bound` bytes."""
         ours = [
             (key, value)
             for key, value in sorted((self.overlay or {}).items(), reverse=reverse)
@@ -184,7 +184,7 @@ class Turn(Scope):
         end = range_end(data) if high is None else data + high
         stored = iter(()) if self.cleared else self.engine.store.rows(data + low, end, reverse)
         cut = len(data)
-        return merged(((key[cut:], value) for key, value in stored), ours, reverse, limit)
+        return merged(((key[cut:], value) for key, value in stored), ours, reverse, limit, bound)
 
     def delete_all(self, *, keep_alarm: bool) -> None:
         """Hide every row, the alarm unless it is kept, and the outbox."""

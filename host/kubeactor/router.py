@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from kubeactor.call import LOCAL, Call, Dispatcher, Reply
-from kubeactor.connection import Answer, ConnectionLost
+from kubeactor.connection import Answer, ClientConnection, ConnectionLost
 from kubeactor.errors import (
     ActorArgumentError,
     ActorError,
@@ -57,6 +57,7 @@ __all__ = ["Router", "RouterStats"]
 SWEEP_S: Final = 0.05
 RETRY_FIRST_S: Final = 0.005
 RETRY_LONGEST_S: Final = 0.25
+REACH_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
 _now = time.monotonic
@@ -266,16 +267,23 @@ class Router:
         return msgspec.json.decode(await self._ask(owner[0], question), type=bool)
 
     async def _ask(self, host: str, question: Callable[[int], Frame]) -> bytes:
-        link = self._links.get(host)
-        connection = link.ready if link is not None else None
-        if connection is None:
-            raise ActorShardUnavailableError(f"{host} can't be reached: {link.trouble if link else 'no address'}")
+        connection = await self._reach(host)
         try:
             answer = await connection.answer(question)
         except ConnectionLost as error:
             raise ActorShardUnavailableError(f"{host} went away: {error}", started="unknown") from error
         assert isinstance(answer, Result)
         return answer.body
+
+    async def _reach(self, host: str) -> ClientConnection:
+        """The connection to a host; one that has just restarted is waited for."""
+        end = _now() + REACH_S
+        while (link := self._links.get(host)) is None or (connection := link.ready) is None:
+            if _now() >= end:
+                trouble = link.trouble if link is not None else "its address is not known"
+                raise ActorShardUnavailableError(f"{host} can't be reached: {trouble}")
+            await asyncio.sleep(SWEEP_S)
+        return connection
 
     def update(self, table: Table, addresses: Mapping[str, str]) -> None:
         """Go by another table or other addresses from now on.

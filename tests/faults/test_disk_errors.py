@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.faults.machine import machine, notes
 from tests.faults.shim import ALL, SST, WAL, Kind, Mode, Shim
-from tests.harness.client import Client
+from tests.harness.client import Answer, Client, UnknownOutcomeError
 from tests.harness.dev import until
 from tests.harness.load import Load
 from tests.harness.needs import needs_compiler
@@ -107,22 +107,48 @@ def test_a_power_loss_after_a_failed_sync_takes_nothing_that_was_acknowledged(tm
     asyncio.run(main())
 
 
-def test_while_the_disk_fails_the_reason_is_told_and_then_it_serves_again(tmp_path: Path) -> None:
+async def _not_ready(client: Client) -> Answer:
+    """What /readyz says once it says no; between two workers it may say nothing."""
+    while True:
+        try:
+            if (answer := await client.get("/readyz")).status == 503:
+                return answer
+        except (ConnectionRefusedError, UnknownOutcomeError):
+            continue
+
+
+LASTING = [
+    pytest.param(lambda shim: shim.fail_syncs(files=ALL), "Input/output error", id="EIO"),
+    pytest.param(lambda shim: shim.fill_disk(files=ALL), "No space left on device", id="ENOSPC"),
+]
+
+
+@pytest.mark.parametrize(("fault", "reason"), LASTING)
+def test_while_the_disk_fails_log_and_readiness_say_why_and_then_it_serves_again(
+    tmp_path: Path, fault: Callable[[Shim], None], reason: str
+) -> None:
     shim, dev = machine(tmp_path)
 
     async def main() -> None:
         async with dev:
             client = Client(dev.port)
             assert (await client.call("alice", "deposit", amount=7)).value == 7
-            shim.fail_syncs()
+            fault(shim)
             deposit = asyncio.create_task(client.keyed("alice", "deposit", "k", amount=1))
-            await until(lambda: "Input/output error" in dev.log(), what="the reason in the log")
+            await until(lambda: reason in dev.log(), what="the reason in the log")
+            probe = Client(dev.port)
+            assert reason in (await _not_ready(probe)).body.decode()
+            assert not deposit.done()
             shim.clear()
-            await dev.ready()
             assert (await deposit).value == 8
-            metrics = (await client.get("/metrics")).body.decode()
-            assert "restart" in metrics
+            await dev.ready()
+            metrics = (await client.get("/metrics")).body.decode().splitlines()
+            (died,) = (line for line in metrics if line.startswith("kubeactor_worker_last_death{"))
+            assert reason in died
+            (restarts,) = (line for line in metrics if line.startswith("kubeactor_worker_restarts_total "))
+            assert float(restarts.split()[1]) >= 1
             client.close()
+            probe.close()
 
     asyncio.run(main())
 

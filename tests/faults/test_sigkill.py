@@ -23,7 +23,6 @@ async def _kill_a_worker(dev: Dev, rng: random.Random) -> None:
     await until(lambda: victim not in dev.workers() and len(dev.workers()) == len(before), what="a new worker")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("hosts", [pytest.param(None, id="embedded"), pytest.param(2, id="two hosts")])
 def test_a_worker_that_is_killed_at_random_moments_loses_and_doubles_nothing(tmp_path: Path, hosts: int | None) -> None:
     rng = random.Random(1)

@@ -133,6 +133,7 @@ class Machine:
 
     Attributes:
         failures: what the engine told its worker to end for.
+        prepare: called with each new engine before it begins to serve.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class Machine:
         self.loop = loop or new_event_loop()
         self.clock = VirtualClock()
         self.failures: list[str] = []
+        self.prepare: Callable[[Engine], None] = lambda engine: None
         self.shards = shards
         self._folder = folder
         self._host = host
@@ -197,6 +199,7 @@ class Machine:
             **self._options,
         )
         self.engine.grant([(shard, 1) for shard in range(self.shards) if self._owned(shard)])
+        self.prepare(self.engine)
         self.env = self.application.make_env(lambda: self.engine.dispatcher, {})
         self.engine.start(self.env)
 

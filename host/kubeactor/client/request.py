@@ -164,7 +164,8 @@ def _foreign(request: Request, answer: Answer) -> ActorError:
     cls = _FOREIGN.get(answer.status, ActorError)
     error = cls(
         f"{request.label}: {request.url} answered {answer.status} with {answer.content_type or 'no content type'},"
-        " which is not an answer of kubeactor; is that the address of its API?"
+        " which is not an answer of kubeactor; is that the address of its API?",
+        retry_after_s=None,
     )
     if answer.status not in _NOT_PASSED_ON:
         error.started = "unknown"

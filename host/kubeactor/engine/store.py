@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -99,6 +100,21 @@ class Store:
         except Exception as error:
             raise _failed("a sync", error) from error
 
+    def sync_folders(self) -> None:
+        """Make the names of its folder and of those above durable, up to the mount point: RocksDB minds its own files.
+
+        Raises:
+            StoreError: when that failed.
+        """
+        try:
+            for folder in self.path.absolute().parents:
+                with contextlib.suppress(PermissionError):  # one that is not ours was not made by us
+                    _sync_folder(folder)
+                if folder.is_mount():
+                    return
+        except OSError as error:
+            raise _failed("a sync of the data folder", error) from error
+
     def flush(self) -> None:
         """Write the memtable into a table file, so that a restart has less to replay. For a thread of its own.
 
@@ -164,6 +180,14 @@ class Store:
     def close(self) -> None:
         """Close it; what was not synced is synced by RocksDB."""
         self._db.close()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def new_batch() -> WriteBatch:

@@ -58,6 +58,7 @@ class Volume:
         self._store = store
         raw = store.get(VOLUME)
         if raw is None:
+            store.sync_folders()
             self.row = VolumeRow(FORMAT, namespace, host, secrets.token_hex(16), shards)
             batch = new_batch()
             batch.put(VOLUME, msgspec.msgpack.encode(self.row))

@@ -87,9 +87,11 @@ class Env:
     its type; without a default it is required.
     """
 
-    def __getattr__(self, name: str) -> Any:
-        bound = ", ".join(sorted(key for key, value in vars(self).items() if isinstance(value, Binding)))
-        raise AttributeError(f"env has no {name!r}; bound are: {bound or 'none'}")
+    if not TYPE_CHECKING:  # type checkers take a class that has it for one that has every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            bound = ", ".join(sorted(key for key, value in vars(self).items() if isinstance(value, Binding)))
+            raise AttributeError(f"env has no {name!r}; bound are: {bound or 'none'}")
 
     @classmethod
     def of(cls, request: HTTPConnection) -> Self:

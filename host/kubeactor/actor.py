@@ -33,7 +33,7 @@ class AlarmInfo(NamedTuple):
     Attributes:
         scheduled_time: aware UTC, as it was set; retries keep it.
         retry_count: counted failed runs before this one.
-        is_retry: whether this alarm has run before, counted or not.
+        is_retry: whether there were any; a run that ended with its host is not counted.
     """
 
     scheduled_time: datetime

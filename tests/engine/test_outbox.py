@@ -78,8 +78,10 @@ class Box(Actor):
             raise RuntimeError("as planned")
         if mood == "refuses bad" and text == "bad":
             raise Unwanted("not that one", limit=3)
-        if mood == "slow":
+        if mood.startswith("slow"):
             await pauses.here("take")
+        if mood == "slow and broken":
+            raise RuntimeError("as planned")
         self.ctx.storage.put("got", [*await self.ctx.storage.get("got", []), text])
 
     async def pass_on(self, to: str, left: int) -> None:
@@ -509,6 +511,20 @@ async def test_delete_all_clears_messages_that_wait_for_their_sync(m: Machine) -
     await delivered(m)
     assert await m.call("BOX", "b", "got") == ["new"]
     assert rows(m, b"o") == 0
+
+
+@street()
+async def test_delete_all_that_waits_for_the_disk_is_not_undone_by_an_answer_that_comes_meanwhile(m: Machine) -> None:
+    await m.call("BOX", "b", "set_mood", "slow and broken")
+    sent = m.send("BOX", "a", "send", "b", "x")
+    await pauses.arrived("take")
+    m.store.stalls = 10
+    wiped = m.send("BOX", "a", "wipe")
+    assert m.engine.commits.stalled
+    pauses.go("take")
+    await asyncio.gather(sent, wiped)
+    await rest(m)
+    assert rows(m, b"o") == m.engine.outbox.pending_in_memory == 0
 
 
 # --- many of them

@@ -51,6 +51,7 @@ SENDERS: Final = 4000
 MESSAGES: Final = 1000
 BYTES: Final = 64 * 1024 * 1024
 UNKNOWN_RETRY_S: Final = 0.05
+STALLED_RETRY_S: Final = 0.01
 # The longest sleep, so that a step of the wall clock is noticed.
 WAKE_S: Final = 1.0
 
@@ -310,7 +311,7 @@ class Outbox:
             return
         if not isinstance(outcome, ActorError):
             self.delivered += 1
-            self._write(sender, entry, None, lambda: self._ended(sender, key))
+            self._change(sender, entry, None, lambda: self._ended(sender, key))
             return
         if not counts(outcome):
             delay = UNKNOWN_RETRY_S if outcome.started == "unknown" else float(outcome.retry_after_s or 1)
@@ -324,24 +325,36 @@ class Outbox:
             # a power loss here, this one would be sent again to a receiver that has passed its number.
             row = msgspec.structs.replace(row, stage=UNDELIVERED, next_us=0)
             gate = self._engine.gate
-            self._write(sender, entry, row, lambda: gate.after(gate.written, lambda: self._refused(sender, key)))
+            self._change(sender, entry, row, lambda: gate.after(gate.written, lambda: self._refused(sender, key)))
         else:
             row = msgspec.structs.replace(row, next_us=self._due_us(attempts))
-            self._write(sender, entry, row, lambda: self._deliver(sender, key))
+            self._change(sender, entry, row, lambda: self._deliver(sender, key))
 
     def _due_us(self, failures: int) -> int:
         return self._engine.clock.now_us() + int(backoff_s(failures) * 1e6)
 
-    def _write(self, sender: Sender, entry: Entry, row: MessageRow | None, then: Callable[[], None]) -> None:
+    def _change(self, sender: Sender, entry: Entry, row: MessageRow | None, then: Callable[[], None]) -> None:
         """Change a message's row in a system batch; None deletes it."""
-        batch = new_batch()
         name = numbered_key(sender.shard, OUTBOX, sender.key, entry.number)
-        if row is None:
-            batch.delete(name)
-        else:
-            batch.put(name, encode_message(row))
-            entry.row = row
-        self._engine.system_write(batch, then, None)
+
+        def fill(batch: WriteBatch) -> None:
+            if row is None:
+                batch.delete(name)
+            else:
+                batch.put(name, encode_message(row))
+                entry.row = row
+
+        self._write(sender, fill, then)
+
+    def _write(self, sender: Sender, fill: Callable[[WriteBatch], None], then: Callable[[], None]) -> None:
+        """Write a batch, but not behind one of the sender's that waits for the disk: it may delete all messages."""
+        engine = self._engine
+        if engine.commits.stalled:
+            engine.loop.call_later(STALLED_RETRY_S, self._write, sender, fill, then)
+        elif self._alive(sender):
+            batch = new_batch()
+            fill(batch)
+            engine.system_write(batch, then, None)
 
     def _pop(self, sender: Sender, key: Pair) -> Entry:
         entry = sender.pairs[key].popleft()
@@ -399,21 +412,24 @@ class Outbox:
             self._park(sender, entry)
             return
         row = msgspec.structs.replace(entry.row, told=told, next_us=self._due_us(told))
-        self._write(sender, entry, row, lambda: self._tell(sender, entry))
+        self._change(sender, entry, row, lambda: self._tell(sender, entry))
 
     # --- parked
 
     def _park(self, sender: Sender, entry: Entry) -> None:
         engine = self._engine
         log.warning("message parked", extra={"sender": sender.key, "number": entry.number})
-        batch = new_batch()
-        batch.delete(numbered_key(sender.shard, OUTBOX, sender.key, entry.number))
         instance = engine.instance_of_key(sender.key, sender.shard)
         assert instance is not None
+        parked = engine.parked.key(instance, entry.number)
         row = msgspec.structs.replace(entry.row, next_us=engine.clock.now_us())
-        batch.put(engine.parked.key(instance, entry.number), encode_message(row))
-        engine.parked.messages += 1
-        engine.system_write(batch, lambda: self.told(sender), None)
+
+        def fill(batch: WriteBatch) -> None:
+            batch.delete(numbered_key(sender.shard, OUTBOX, sender.key, entry.number))
+            batch.put(parked, encode_message(row))
+            engine.parked.messages += 1
+
+        self._write(sender, fill, lambda: self.told(sender))
 
     def release(self, instance: Instance, number: int) -> bool:
         """Send a parked message again, by hand, under a new number; False if there is none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
 from pathlib import Path
@@ -264,8 +263,9 @@ def _load(actors: list[str], front_door: str | None) -> Application:
         UserCodeError: when the user's code or its configuration can't be served.
     """
     sys.path.insert(0, "")
-    importlib.import_module("kubeactor.processes")
-    application = Application.load(actors, front_door)
+    from kubeactor.processes import application_of
+
+    application = application_of(tuple(actors), front_door)
     application.make_env(_no_dispatcher)
     return application
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -43,7 +43,7 @@ from kubeactor.standby import Standby
 from kubeactor.wire import HOST
 from kubeactor.worker import WorkerContext, WorkerFatalError
 
-__all__ = ["embedded_main", "host_main", "ingress_main"]
+__all__ = ["application_of", "embedded_main", "host_main", "ingress_main"]
 
 TICK_S: Final = 0.5
 SWITCH_S: Final = 0.0005
@@ -157,7 +157,7 @@ async def _serve_health(
 ) -> None:
     if sockets:
         ingress = Ingress(behind.standby, bindings=())
-        app = make_app(ingress, ready=behind.trouble, note=partial(_note, context), metrics=_registry(context, behind))
+        app = make_app(ingress, ready=behind.trouble, note=lambda: _note(context), metrics=_registry(context, behind))
         await serve(sockets, app, ingress, stop=stop)
 
 
@@ -318,9 +318,19 @@ class _HostEngine:
 # --- parts
 
 
+@functools.cache
+def application_of(actors: tuple[str, ...], front_door: str | None) -> Application:
+    """The user's code, loaded once: a supervisor loads it before it forks, so that a restart need not.
+
+    Raises:
+        UserCodeError: when it can't be served.
+    """
+    return Application.load(actors, front_door)
+
+
 def _load(actors: list[str], front_door: str | None) -> Application:
     try:
-        return Application.load(actors, front_door)
+        return application_of(tuple(actors), front_door)
     except UserCodeError as error:
         raise WorkerFatalError(str(error)) from error
 
@@ -366,11 +376,12 @@ def _open_engine(
 def _own_all(engine: Engine, namespace: Namespace) -> None:
     """With one host there is one owner: bring the table up to the volume, grant what nobody ever owned."""
     try:
-        table = namespace.table()
+        stored = load(namespace.placement) if namespace.placement.exists() else None
         volumes = {engine.host_id: engine.volume_id}
-        known = table or Table.empty(namespace.uid, namespace.shards)
-        known = adopted(known, volumes, {engine.host_id: engine.inventory()}, recorded=table is not None)
-        save(namespace.placement, known, {})
+        known = stored.table if stored else Table.empty(namespace.uid, namespace.shards)
+        known = adopted(known, volumes, {engine.host_id: engine.inventory()}, recorded=stored is not None)
+        if stored != (known, {}):  # a restart changes nothing, and need not wait for the disk
+            save(namespace.placement, known, {})
         granted = plan(known, volumes).grants.get(engine.host_id, ())
         engine.grant(list(granted))
         if granted:

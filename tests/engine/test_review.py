@@ -11,6 +11,7 @@ from tests.harness.engine import NOON_US, Machine, on_engine, pauses, session_id
 from kubeactor import Actor, ActorError
 from kubeactor.call import MESSAGE as MESSAGE_ID
 from kubeactor.call import CallId
+from kubeactor.engine.loop import NoPage
 from kubeactor.engine.store import StoreError
 from kubeactor.errors import ActorFencedError, ActorReentrancyError
 
@@ -148,3 +149,31 @@ async def test_a_read_error_at_the_lookup_of_a_result_ends_the_worker(m: Machine
     keyed = m.send("BOOK", "alice", "add", 1, key="k")
     assert m.failures == ["a read failed: EIO"]
     assert not keyed.done()
+
+
+class SyncPage(NoPage):
+    """Notes how many syncs had ended when the loop went into RocksDB and came back."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
+        self.syncs: Any = lambda: 0
+
+    def enter_rocksdb(self) -> None:
+        self.told.append(("enter", self.syncs()))
+
+    def leave_rocksdb(self) -> None:
+        self.told.append(("leave", self.syncs()))
+
+
+SYNC_PAGE = SyncPage()
+
+
+@on_engine(Book, page=SYNC_PAGE)
+async def test_the_page_says_that_the_loop_waits_for_a_sync_so_that_a_slow_disk_is_not_taken_for_a_hang(
+    m: Machine,
+) -> None:
+    SYNC_PAGE.syncs = lambda: m.store.syncs
+    SYNC_PAGE.told.clear()
+    before = m.store.syncs
+    await m.call("BOOK", "alice", "add", 1)
+    assert SYNC_PAGE.told == [("enter", before), ("leave", before + 1)]

@@ -12,7 +12,6 @@ the loop can tell how fast the disk is, since what the thread measures includes 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import queue
 import threading
@@ -22,6 +21,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from kubeactor.call import Call
+from kubeactor.engine.loop import EngineLoop
 from kubeactor.engine.store import FLUSH_BATCHES, Store, StoreError
 from kubeactor.errors import ActorError
 
@@ -45,7 +45,7 @@ class Gate:
     def __init__(
         self,
         store: Store,
-        loop: asyncio.AbstractEventLoop,
+        loop: EngineLoop,
         reply: Callable[[Call, bytes | ActorError], None],
         failed: Callable[[str], None],
     ) -> None:
@@ -117,11 +117,15 @@ class Gate:
             return
         number = self.written
         began = perf_counter()
+        page = self._loop.page
+        page.enter_rocksdb()
         try:
             self._store.sync()
         except StoreError as error:
             self._break(str(error))
             return
+        finally:
+            page.leave_rocksdb()
         seconds = perf_counter() - began
         if seconds <= FAST_SYNC_S:
             self._patience = TRY_AGAIN_FIRST

@@ -35,6 +35,12 @@ class Page(Protocol):
     def leave(self) -> None:
         """No instance's code runs."""
 
+    def enter_rocksdb(self) -> None:
+        """The loop waits for the disk from now on: a silence that is tolerated for longer."""
+
+    def leave_rocksdb(self) -> None:
+        """It is back."""
+
 
 class NoPage:
     """Writes nothing down."""
@@ -43,6 +49,12 @@ class NoPage:
         """Nothing."""
 
     def leave(self) -> None:
+        """Nothing."""
+
+    def enter_rocksdb(self) -> None:
+        """Nothing."""
+
+    def leave_rocksdb(self) -> None:
         """Nothing."""
 
 

@@ -64,6 +64,8 @@ class TestStore(Store):
         self.fail_sync = self.fail_write = ""
         self.stalls = 0
         self.writes = self.syncs = 0
+        self.durable = 0  # of the writes, so many were made before the last good sync began
+        self.image: Path | None = None  # where a copy of what a sync makes durable is kept
         self.closed = False
         self._go = threading.Event()
         self._go.set()
@@ -95,7 +97,14 @@ class TestStore(Store):
         assert self._go.wait(LIMIT_S), "a sync was held back for too long"
         if self.fail_sync:
             raise StoreError(self.fail_sync)
+        written = self.writes
+        if self.image is not None:
+            fresh = self.image.with_suffix(".new")
+            _copy(self.path, fresh)
+            shutil.rmtree(self.image, ignore_errors=True)
+            fresh.rename(self.image)
         super().sync()
+        self.durable = written
         self.syncs += 1
 
 
@@ -217,11 +226,16 @@ class Machine:
         await self.stop()
         self.start()
 
-    def crash(self) -> None:
-        """What SIGKILL leaves: the files as they are; the process's memory is gone. Then start again."""
-        old = self._folder / f"db{self._crashes}"
+    def crash(self, *, power: bool = False) -> None:
+        """What SIGKILL leaves: the files as they are; the process's memory is gone. Then start again.
+
+        Args:
+            power: leave what was synced only, as when the machine's power goes; the store must have kept an image.
+        """
+        left = self.store.image if power else self.store.path
+        assert left is not None
         self._crashes += 1
-        _copy(old, self._folder / f"db{self._crashes}")
+        _copy(left, self._folder / f"db{self._crashes}")
         self._kill()
         self.start()
 
@@ -305,6 +319,7 @@ class Machine:
 def _copy(folder: Path, copy: Path) -> None:
     """Copy a store's files as of one moment, though compactions go on in the background."""
     while True:
+        shutil.rmtree(copy, ignore_errors=True)
         try:
             before = _files(folder)
             shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("LOCK"))
@@ -312,7 +327,6 @@ def _copy(folder: Path, copy: Path) -> None:
                 return
         except (shutil.Error, FileNotFoundError):
             pass  # one of the files went away meanwhile
-        shutil.rmtree(copy, ignore_errors=True)
 
 
 def _files(folder: Path) -> dict[str, int]:

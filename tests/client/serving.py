@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,8 +56,8 @@ class Faulty:
 
 
 @asynccontextmanager
-async def faulty(*replies: bytes | None) -> AsyncIterator[Faulty]:
+async def faulty(*replies: bytes | None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Faulty]:
     server = Faulty(replies)
-    async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listening:
-        server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls) as listening:
+        server.url = f"{'https' if tls else 'http'}://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         yield server

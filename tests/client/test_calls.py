@@ -18,7 +18,7 @@ from tests.harness.dev import until
 
 import kubeactor
 from kubeactor import id_of
-from kubeactor.client import connect, connect_sync, idempotency_key
+from kubeactor.client import aio, connect, connect_sync, idempotency_key
 from kubeactor.client.bindings import ClientStub
 
 Call = Callable[..., Any]
@@ -246,6 +246,25 @@ def test_a_cancelled_call_leaves_a_client_that_works(url: str) -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(shop.TILL.id_from_name("slow").wait(1.0), 0.1)
             assert await shop.TILL.id_from_name("after").add() == 1
+
+    asyncio.run(main())
+
+
+def test_calls_cancelled_at_any_moment_use_up_no_connection(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "CONNECTIONS", 2)
+
+    async def main() -> None:
+        async with connect(Shop, url) as shop:
+            till = shop.TILL.id_from_name("cancelled")
+            cancelled = 0
+            for n in range(200):
+                task = asyncio.create_task(till.count())  # type: ignore[arg-type]
+                for _ in range(n % 50):  # steps of the loop: the moments are those between them
+                    await asyncio.sleep(0)
+                cancelled += task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                assert await asyncio.wait_for(till.count(), 5.0) == 0
+            assert cancelled > 20
 
     asyncio.run(main())
 

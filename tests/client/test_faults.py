@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+import subprocess
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -189,5 +192,26 @@ def test_a_client_bounds_its_calls_and_says_so(monkeypatch: pytest.MonkeyPatch) 
             assert results[:2] == [7, 7]
             assert isinstance(results[2], kubeactor.ActorOverloadedError)
             assert await till.add() == 7
+
+    asyncio.run(main())
+
+
+def test_a_certificate_is_checked_and_a_wrong_one_is_told_at_once(
+    add: Add, tmp_path: Path, require: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = [require("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    make += ["-subj", "/CN=bank", "-addext", "subjectAltName=IP:127.0.0.1"]
+    make += ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate")]
+    subprocess.run(make, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+
+    async def main() -> None:
+        async with faulty(response(200, b"7"), tls=context) as server:
+            with pytest.raises(kubeactor.ActorError, match=r"https://127.0.0.1.*: self.signed certificate") as raised:
+                await add(server.url)
+            assert raised.value.started == "no"
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate"))
+            assert await add(server.url) == 7
 
     asyncio.run(main())

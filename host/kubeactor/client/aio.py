@@ -124,14 +124,16 @@ class AsyncClient:
         try:
             async with asyncio.timeout(attempts.remaining_s() + GRACE_S), self._slots:
                 connection = pool.take()
-                sent = True
+                sent, kept = True, False
                 try:
-                    return await _exchange(connection, request, attempts)
+                    answer = await _exchange(connection, request, attempts)
+                    kept = pool.give(connection)
+                    return answer
                 finally:
-                    if not pool.give(connection):
+                    if not kept:
                         await connection.aclose()
         except httpx.TransportError as error:
-            raise lost(error) from error
+            raise lost(request, error) from error
         except TimeoutError as error:
             raise LostAttemptError("it took too long", sent=sent) from error
 

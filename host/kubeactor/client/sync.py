@@ -137,13 +137,15 @@ class SyncClient(Generic[E]):
         if not slots.acquire(timeout=attempts.remaining_s()):
             raise LostAttemptError(f"all {CONNECTIONS} connections are in use", sent=False)
         try:
-            connection = pool.take()
+            connection, kept = pool.take(), False
             try:
-                return _exchange(connection, request, attempts)
+                answer = _exchange(connection, request, attempts)
+                kept = pool.give(connection)
+                return answer
             except httpx.TransportError as error:
-                raise lost(error) from error
+                raise lost(request, error) from error
             finally:
-                if not pool.give(connection):
+                if not kept:
                     connection.close()
         finally:
             slots.release()

@@ -12,6 +12,7 @@ import httpx
 
 from kubeactor.client.request import Address, Answer, Request
 from kubeactor.client.retry import GRACE_S, Attempts, LostAttemptError
+from kubeactor.errors import ActorError
 
 __all__ = ["CONNECTIONS", "Pool", "answer_of", "arguments_of", "async_http", "lost", "sync_http", "tls_of"]
 
@@ -57,7 +58,7 @@ def sync_http(tls: ssl.SSLContext | bool) -> httpx.Client:
 
 
 class Pool(Generic[C]):
-    """Connections, the one used last first; whoever takes one gives it back. The caller bounds how many are out.
+    """Connections, the one used last first; whoever takes one gives it back or closes it, and bounds how many are out.
 
     httpx has a pool of its own, but looks at each of its connections for each of them at every request: with 100 that
     is 13 ms a call.
@@ -83,7 +84,10 @@ class Pool(Generic[C]):
             return self._idle.pop() if self._idle else self._make()
 
     def give(self, connection: C) -> bool:
-        """Back after an exchange, however it ended: httpx drops a broken connection itself.
+        """Take a connection back after an exchange that was completed.
+
+        After any other end it is closed and not given back: httpx may take a connection whose request was cancelled
+        for one that is still in use, for ever.
 
         Returns:
             whether it was kept; if not, the client is closed, and whoever gives it closes it.
@@ -121,8 +125,17 @@ def answer_of(response: httpx.Response, parts: list[bytes]) -> Answer:
     return Answer(response.status_code, response.headers, b"".join(parts))
 
 
-def lost(error: httpx.TransportError) -> LostAttemptError:
-    """An attempt that got no answer."""
+def lost(request: Request, error: httpx.TransportError) -> LostAttemptError:
+    """An attempt that got no answer.
+
+    Raises:
+        ActorError: when no other attempt would get one, since the peer is not who it should be.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise ActorError(f"{request.label}: {request.url}: {cause.verify_message}", started="no") from error
+        cause = cause.__cause__ or cause.__context__
     return LostAttemptError(
         f"{type(error).__name__}: {error}".rstrip(": "),
         sent=not isinstance(error, _UNSENT),

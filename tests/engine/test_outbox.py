@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.engine.clockwork import LONGEST_S, delivered, look_often, pass_time, rest
 from tests.harness.engine import Machine, on_engine, pauses
+from tests.harness.hosts import Hosts
 
 from kubeactor import Actor, ActorError, Binding, Env, Message, Problem
 from kubeactor.call import CODEC, MESSAGE, Call, CallId
@@ -82,6 +83,8 @@ class Box(Actor):
             await pauses.here("take")
         if mood == "slow and broken":
             raise RuntimeError("as planned")
+        if mood == "slow and full":
+            raise Unwanted("no room", limit=3)
         self.ctx.storage.put("got", [*await self.ctx.storage.get("got", []), text])
 
     async def pass_on(self, to: str, left: int) -> None:
@@ -324,6 +327,33 @@ async def test_a_problem_that_no_format_holds_still_ends_its_message(m: Machine)
         m.engine.served["BOX"].methods["take"].function = original
     [[receiver, _, text, *_]] = await m.call("BOX", "a", "returned")
     assert (receiver, text) == ("BOX/b", "x")
+
+
+def test_after_a_refusal_the_next_of_the_pair_leaves_only_when_that_end_is_on_disk(tmp_path: Any) -> None:
+    """Else, after a power loss here, the first would be sent again to a receiver that has passed its number."""
+    pauses.reset()
+    hosts = Hosts(tmp_path, Box, Mute, Gone, env_class=Street)
+    (here,), (there,) = hosts.names(0, 1), hosts.names(1, 1)
+
+    async def main() -> None:
+        zero, one = hosts.machines
+        zero.sync_in_thread()
+        await one.call("BOX", there, "set_mood", "slow and full")
+        sent = zero.send("BOX", here, "send", there, "first", "second")
+        await pauses.arrived("take")
+        zero.store.hold()
+        pauses.go("take")
+        await zero.until(lambda: zero.engine.stats.message_failures == 1)
+        await asyncio.sleep(0.02)
+        assert pauses.log == [(there, "first")]
+        assert zero.engine.stats.turns == 1, "nor does `undelivered` run"
+        zero.store.let_go()
+        await sent
+        await delivered(zero)
+        assert pauses.log == [(there, "first"), (there, "second")]
+        assert len(await zero.call("BOX", here, "returned")) == 2
+
+    hosts.run(main())
 
 
 # --- what counts
@@ -583,6 +613,34 @@ async def test_a_message_does_not_overtake_those_that_wait_on_disk_after_a_resta
     got = await m.call("BOX", "r", "got")
     assert len(got) == 60
     assert all(got.index(f"{n} first") < got.index(f"{n} second") for n in range(30))
+
+
+def test_messages_read_from_disk_have_been_synced_too(tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(outbox, "MESSAGES", 2)
+    pauses.reset()
+    hosts = Hosts(tmp_path, Box, Mute, Gone, env_class=Street)
+    (here,), (there,) = hosts.names(0, 1), hosts.names(1, 1)
+    texts = [f"{n}" for n in range(6)]
+
+    async def main() -> None:
+        zero, one = hosts.machines
+        zero.sync_in_thread()
+        await one.call("BOX", there, "set_mood", "slow")
+        first = zero.send("BOX", here, "send", there, *texts)
+        await pauses.arrived("take")
+        zero.store.hold()
+        late = zero.send("BOX", here, "send", there, "late")
+        await zero.syncing()
+        pauses.go("take")
+        await one.until(lambda: len(pauses.log) == 6)
+        await asyncio.sleep(0.02)
+        assert pauses.log == [(there, text) for text in texts]
+        zero.store.let_go()
+        await asyncio.gather(first, late)
+        await delivered(zero)
+        assert await one.call("BOX", there, "got") == [*texts, "late"]
+
+    hosts.run(main())
 
 
 @street()

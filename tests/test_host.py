@@ -80,6 +80,20 @@ def test_no_frame_gives_a_call_more_time_than_any_call_may_have() -> None:
     run(main())
 
 
+def test_a_frame_without_an_epoch_is_for_no_owner() -> None:
+    async def main() -> None:
+        async with hosts() as [host]:
+            client = await connect(host)
+            for epoch in (0, 7):
+                waiter = Waits()
+                client.call(Asked().call, epoch, 1000, waiter)
+                await waiter.told
+            assert [call.epoch for call in host.engine.calls] == [-1, 7], "an engine takes 0 for any epoch"
+            client.close("done")
+
+    run(main())
+
+
 def test_the_format_of_a_call_is_handed_on() -> None:
     async def main() -> None:
         async with hosts() as [host]:

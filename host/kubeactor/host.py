@@ -47,6 +47,8 @@ __all__ = ["HostServer", "Owner", "place"]
 
 DIAL_S: Final = 5.0
 RETRY_S: Final = 0.02
+# To an engine 0 means "whichever", which is for calls of its own process: a frame says for which owner it was sent.
+NO_EPOCH: Final = -1
 
 
 class Owner(Dispatcher, Protocol):
@@ -196,7 +198,7 @@ def _call(frame: CallFrame, reply: Callable[[bytes | ActorError], None]) -> Call
         shard=frame.shard,
         deadline=time.monotonic() + min(frame.remaining_ms / 1000, CALL_MAX_S),
         reply=reply,
-        epoch=frame.epoch,
+        epoch=frame.epoch or NO_EPOCH,
         format=frame.format,
         id=frame.id,
         bucket=frame.bucket,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -178,3 +180,30 @@ def test_a_client_that_goes_away_stops_nothing(apart: Apart) -> None:
             httpx.post(f"{ingress.http.base_url}/v1/actors/LAB/a/slow", json=[0.3], timeout=0.1)
         answer = ingress.http.post("/v1/actors/LAB/a/count")
         assert answer.json() == 1  # it waited behind the slow turn, which nobody cancelled
+
+
+UNREADABLE = """
+import asyncio, os
+from types import SimpleNamespace
+from kubeactor.engine.store import StoreError
+from kubeactor.processes import _run
+
+def fail(reason):
+    print(reason, flush=True)
+    os._exit(70)
+
+def read():
+    raise StoreError("a read failed: EIO")
+
+async def main(stop):
+    asyncio.get_running_loop().call_soon(read)
+    await stop.wait()
+
+quiet = SimpleNamespace(tick=lambda: None, refresh=lambda: None)
+_run(SimpleNamespace(fail=fail, page=quiet, quarantine=quiet, supervisor_gone=os.pipe()[0], leave_orphaned=None), main)
+"""
+
+
+def test_a_disk_that_cannot_be_read_replaces_the_worker_wherever_it_shows() -> None:
+    done = subprocess.run([sys.executable, "-c", UNREADABLE], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (70, "a read failed: EIO\n"), done.stderr

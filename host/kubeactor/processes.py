@@ -527,7 +527,13 @@ def _run(context: WorkerContext, main: Callable[[asyncio.Event], Awaitable[None]
         context.quarantine.refresh()
         loop.call_later(TICK_S, tick)
 
+    def uncaught(loop: asyncio.AbstractEventLoop, details: dict[str, Any]) -> None:
+        if isinstance(error := details.get("exception"), StoreError):
+            context.fail(str(error))  # a disk that can't be read, met where nobody could go on
+        loop.default_exception_handler(details)
+
     tick()
+    loop.set_exception_handler(uncaught)
     try:
         loop.run_until_complete(main(stop))
     except (StoreError, OSError) as error:

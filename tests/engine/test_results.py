@@ -112,7 +112,7 @@ async def test_a_joined_retry_gets_the_error_of_the_first_too(m: Machine) -> Non
 
 @on_engine(Account)
 async def test_a_key_is_remembered_for_24_hours_whatever_the_hour_it_was_used_at(m: Machine) -> None:
-    for hour in range(0, 25):
+    for hour in range(25):
         key = f"k{hour}"
         before = await m.call("ACCOUNT", "a", "add", 1, key=key)
         m.clock.advance(24 * HOUR_S - 1)
@@ -266,7 +266,7 @@ async def test_recorded_results_survive_delete_all_and_are_no_user_keys(m: Machi
 
 
 def test_a_call_has_one_origin_whatever_slot_its_attempts_get() -> None:
-    def call(id: CallId | None, root: bytes) -> Call:  # noqa: A002
+    def call(id: CallId | None, root: bytes) -> Call:
         return Call("A", b"a", "m", b"", shard=0, deadline=0, reply=lambda outcome: None, id=id, root=root)
 
     assert call(session_id(0, 1), b"root").origin() == call(session_id(5, 9), b"root").origin()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -57,29 +59,51 @@ class PowerLoss:
         self.shim.restore(self.mode, self.rng)
 
 
-async def _lose_power(bank: PowerLoss, crashes: int, *, swallow: bool = False) -> Load:
+@asynccontextmanager
+async def _opened(bank: PowerLoss) -> AsyncIterator[Load]:
+    """The load, after a first start and a first cut."""
     bank.dev.start()
-    await bank.dev.ready()
     load = Load(bank.dev.port, bank.rng)
-    await load.open()
-    bank.shim.cut_now()
-    bank.restore()
-
-    async def chaos() -> None:
-        for _ in range(crashes):
-            if swallow:
-                bank.shim.swallow_syncs(WAL)
-            await bank.crash()
-        bank.dev.start()
-        await bank.dev.ready()
-
     try:
-        await load.run(chaos())
+        await bank.dev.ready()
+        await load.open()
+        bank.shim.cut_now()
+        bank.restore()
+        yield load
     finally:
         load.close()
         bank.shim.kill()
         bank.dev.kill()
+
+
+async def _lose_power(bank: PowerLoss, crashes: int) -> Load:
+    async with _opened(bank) as load:
+
+        async def chaos() -> None:
+            for _ in range(crashes):
+                await bank.crash()
+            bank.dev.start()
+            await bank.dev.ready()
+
+        await load.run(chaos())
     return load
+
+
+async def _lose_power_without_syncs(bank: PowerLoss) -> None:
+    async with _opened(bank) as load:
+
+        async def chaos() -> None:
+            for _ in range(5):  # a tear may spare the whole tail, though hardly five times
+                bank.dev.start()
+                await bank.dev.ready()
+                bank.shim.swallow_syncs(WAL)
+                await load.traffic(100)
+                bank.shim.cut_now()
+                bank.restore()
+            bank.dev.start()
+            await bank.dev.ready()
+
+        await load.run(chaos())
 
 
 @pytest.mark.slow
@@ -97,6 +121,5 @@ def test_with_the_sync_removed_this_test_fails(tmp_path: Path, mode: Mode) -> No
     """The test of the test: on a disk that only pretends to sync, the same bank is caught."""
     bank = PowerLoss(tmp_path, mode, seed=4)
     with pytest.raises(ExceptionGroup) as caught:
-        asyncio.run(_lose_power(bank, 10, swallow=True))
+        asyncio.run(_lose_power_without_syncs(bank))
     assert caught.value.subgroup(AssertionError) is not None
-    assert "was answered" in repr(caught.value.exceptions) or "handed out twice" in repr(caught.value.exceptions)

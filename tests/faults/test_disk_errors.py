@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -156,30 +157,27 @@ def test_while_the_disk_fails_log_and_readiness_say_why_and_then_it_serves_again
 def test_a_write_stall_is_waited_for_and_loses_nothing(tmp_path: Path) -> None:
     shim, dev = notes(tmp_path)
     text = "x" * 500_000
+    done: list[str] = []
+
+    async def fill(port: int, number: int) -> None:
+        with closing(Client(port, "NOTE")) as client:
+            for i in range(15):
+                name = f"n-{number}-{i}"
+                assert (await client.call(name, "fill", text=text)).value == len(text)
+                done.append(name)
 
     async def main() -> None:
         async with dev:
             (before,) = dev.workers()
             shim.delay_syncs(3600, SST)
-            clients = [Client(dev.port, "NOTE") for _ in range(8)]
-            done = 0
-
-            async def fill(number: int, client: Client) -> None:
-                nonlocal done
-                for i in range(15):
-                    assert (await client.call(f"n-{number}-{i}", "fill", text=text)).value == len(text)
-                    done += 1
-
-            fillers = asyncio.gather(*(fill(number, client) for number, client in enumerate(clients)))
-            with pytest.raises(TimeoutError):
-                await until(lambda: done == 120, within_s=4.0, what="the stall to be passed by")
-            stalled = done
-            assert 20 < stalled < 100, "it takes what memory it has, then waits"
-            shim.delay_syncs(0)
-            await fillers
-            assert done == 120
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(8):
+                    tasks.create_task(fill(dev.port, number))
+                with pytest.raises(TimeoutError):
+                    await until(lambda: len(done) == 120, within_s=4.0, what="the stall to be passed by")
+                assert 20 < len(done) < 100, "it takes what memory it has, then waits"
+                shim.delay_syncs(0)
+            assert len(done) == 120
             assert dev.workers() == [before]
-            for client in clients:
-                client.close()
 
     asyncio.run(main())

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,9 +64,6 @@ def test_every_identity_has_one_shard(identity: bytes, shards: int) -> None:
     assert shard_of(identity, shards) == shard_of(bytes(bytearray(identity)), shards)
 
 
-def test_the_map_from_name_to_shard_is_the_one_of_the_vectors() -> None:
-    file = Path(__file__).parent / "vectors" / "shards.json"
-    assert file.exists()
-    assert json.loads(file.read_text())
-    # Written out here too: a change of these three numbers loses every instance of every namespace.
+def test_the_map_from_name_to_shard_never_changes() -> None:
+    # Another number here loses every instance of every namespace.
     assert [shard_of(name, 256) for name in (b"alice", b"bob", "\U0001f600".encode())] == [176, 229, 142]

@@ -56,12 +56,11 @@ class Context:
             CodecError: when an argument has no stored form.
         """
         stub = getattr(method, "__self__", None)
-        if not isinstance(stub, ActorStub):
+        if not isinstance(stub, ActorStub) or (target := stub._type.methods.get(method.__name__)) is None:
             raise ActorArgumentError("send takes a stub's method: self.ctx.send(stub.deposit, 30)")
         scope = SCOPE.get()
         if scope is None or not scope.live or getattr(scope, "instance", None) is not self._instance:
             raise ActorFencedError("send works inside a turn of this instance only, and this turn has ended")
-        target = stub._type.methods[method.__name__]
         self.storage._turn().send(stub._id, target.name, target.arguments.encode(args, kwargs))
 
     async def block_concurrency_while(self, function: Callable[[], Awaitable[R]]) -> R:

@@ -97,7 +97,7 @@ async def test_a_retry_joins_a_call_that_is_queued_or_running(m: Machine) -> Non
     joined_queued = m.send("ACCOUNT", "a", "add", 1, key="q")
     pauses.go("slow")
     assert await asyncio.gather(running, *joined) == [5, 5, 5, 5]
-    assert await asyncio.gather(queued, joined_queued) == [6, 6]
+    assert list(await asyncio.gather(queued, joined_queued)) == [6, 6]
     assert await m.call("ACCOUNT", "a", "total") == 6
 
 

@@ -209,7 +209,7 @@ class Machine:
         )
         self.engine.grant([(shard, 1) for shard in range(self.shards) if self._owned(shard)])
         self.prepare(self.engine)
-        self.env = self.application.make_env(lambda: self.engine.dispatcher, {})
+        self.env: Any = self.application.make_env(lambda: self.engine.dispatcher, {})
         self.engine.start(self.env)
 
     async def stop(self) -> None:

@@ -203,7 +203,7 @@ def _failed(what: str, error: Exception) -> StoreError:
 
 
 def _options() -> Options:
-    # raw_mode: the default mode writes a config file that is not synced and does not survive power loss.
+    # raw_mode: with options given, the config file that rocksdict writes unsynced is not read, so it may be lost.
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)

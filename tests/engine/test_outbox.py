@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from typing import Any
 
 import pytest
+from tests.engine.boxes import Box, Gone, Mute, Street, Unwanted, rows, run, street
 from tests.engine.clockwork import LONGEST_S, delivered, look_often, pass_time, rest
-from tests.harness.engine import Machine, on_engine, pauses
+from tests.harness.engine import Machine, pauses
 from tests.harness.hosts import Hosts
 
-from kubeactor import Actor, ActorError, Binding, Env, Message, Problem
+from kubeactor import ActorError
 from kubeactor.call import CODEC, MESSAGE, Call, CallId
 from kubeactor.codec import encode
 from kubeactor.engine import messages, outbox
@@ -22,133 +22,9 @@ from kubeactor.limits import MESSAGE_ATTEMPTS
 from kubeactor.parked import Retry
 
 
-class Unwanted(Problem):
-    status = 409
-    limit: int
-
-
-class Box(Actor):
-    """Sends to other boxes and keeps what it gets, in order."""
-
-    env: Street
-
-    async def send(self, to: str, *texts: str) -> None:
-        for text in texts:
-            self.ctx.send(self.env.BOX.id_from_name(to).take, text)
-
-    async def send_to_many(self, to: list[str], text: str) -> None:
-        for name in to:
-            self.ctx.send(self.env.BOX.id_from_name(name).take, text)
-
-    async def send_and_raise(self, to: str, text: str) -> None:
-        self.ctx.send(self.env.BOX.id_from_name(to).take, text)
-        raise RuntimeError("after all")
-
-    async def send_in_transaction(self, to: str) -> None:
-        self.ctx.send(self.env.BOX.id_from_name(to).take, "before")
-        try:
-            async with self.ctx.storage.transaction():
-                self.ctx.send(self.env.BOX.id_from_name(to).take, "inside")
-                raise LookupError
-        except LookupError:
-            self.ctx.send(self.env.BOX.id_from_name(to).take, "after")
-
-    async def send_gone(self, to: str) -> None:
-        self.ctx.send(self.env.GONE.id_from_name(to).take, "x")
-
-    async def ask_to_send(self, through: str, to: str, text: str) -> None:
-        await self.env.BOX.id_from_name(through).send(to, text)
-
-    async def set_mood(self, mood: str) -> None:
-        self.ctx.storage.put("mood", mood)
-
-    async def wipe(self, to: str = "", text: str = "") -> None:
-        self.ctx.storage.delete_all()
-        if to:
-            self.ctx.send(self.env.BOX.id_from_name(to).take, text)
-
-    async def hold(self, name: str) -> None:
-        await pauses.here(name)
-
-    async def take(self, text: str) -> None:
-        mood = await self.ctx.storage.get("mood", "")
-        pauses.log.append((self.ctx.name, text))
-        if mood == "full":
-            raise Unwanted("no room", limit=3)
-        if mood == "broken" or (mood == "picky" and text == "bad"):
-            raise RuntimeError("as planned")
-        if mood == "refuses bad" and text == "bad":
-            raise Unwanted("not that one", limit=3)
-        if mood.startswith("slow"):
-            await pauses.here("take")
-        if mood == "slow and broken":
-            raise RuntimeError("as planned")
-        if mood == "slow and full":
-            raise Unwanted("no room", limit=3)
-        self.ctx.storage.put("got", [*await self.ctx.storage.get("got", []), text])
-
-    async def pass_on(self, to: str, left: int) -> None:
-        self.ctx.storage.put("passed", await self.ctx.storage.get("passed", 0) + 1)
-        if left:
-            self.ctx.send(self.env.BOX.id_from_name(to).pass_on, self.ctx.name, left - 1)
-
-    async def passed(self) -> int:
-        return await self.ctx.storage.get("passed", 0)
-
-    async def got(self) -> list[str]:
-        return await self.ctx.storage.get("got", [])
-
-    async def returned(self) -> list[Any]:
-        return await self.ctx.storage.get("returned", [])
-
-    async def undelivered(self, message: Message, error: ActorError, /) -> None:
-        mood = await self.ctx.storage.get("mood", "")
-        limit = getattr(error, "limit", None)
-        entry = [message.receiver, message.method, *message.args, message.number, message.attempts, error.name, limit]
-        self.ctx.storage.put("returned", [*await self.ctx.storage.get("returned", []), entry])
-        if mood == "heartless":
-            raise RuntimeError("as planned")
-
-
-class Mute(Actor):
-    """Sends, and has no `undelivered`."""
-
-    env: Street
-
-    async def send(self, to: str, *texts: str) -> None:
-        for text in texts:
-            self.ctx.send(self.env.BOX.id_from_name(to).take, text)
-
-    async def wipe(self) -> None:
-        self.ctx.storage.delete_all()
-
-
-class Gone(Actor):
-    """Its binding is taken away."""
-
-    async def take(self, text: str) -> None:
-        pauses.log.append(text)
-
-
-class Street(Env):
-    BOX: Binding[Box]
-    MUTE: Binding[Mute]
-    GONE: Binding[Gone]
-
-
-def street(**options: Any) -> Any:
-    return on_engine(Box, Mute, Gone, env_class=Street, **options)
-
-
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     look_often(monkeypatch)
-
-
-def rows(m: Machine, kind: bytes) -> int:
-    """Rows of that kind on disk: b"o" of messages, b"p" of what is parked."""
-    prefixes = [number.to_bytes(2, "big") + kind for number in range(m.shards)]
-    return sum(1 for prefix in prefixes for _ in m.store.rows(prefix, prefix + b"\xff"))
 
 
 async def fail_to_the_end(m: Machine) -> None:
@@ -396,12 +272,6 @@ def test_a_refusal_or_an_unknown_outcome_ends_no_message(tmp_path: Any, monkeypa
     run(tmp_path, story)
 
 
-def run(tmp_path: Any, story: Any, **options: Any) -> None:
-    pauses.reset()
-    machine = Machine(tmp_path, Box, Mute, Gone, env_class=Street, **options)
-    machine.run(story(machine))
-
-
 @street(quarantined=lambda key: key == b"BOX\0b")
 async def test_a_quarantined_receiver_is_waited_for(m: Machine) -> None:
     m.send("BOX", "a", "send", "b", "x")
@@ -555,117 +425,3 @@ async def test_delete_all_that_waits_for_the_disk_is_not_undone_by_an_answer_tha
     await asyncio.gather(sent, wiped)
     await rest(m)
     assert rows(m, b"o") == m.engine.outbox.pending_in_memory == 0
-
-
-# --- many of them
-
-
-@pytest.mark.parametrize("crashes", [False, True])
-def test_more_messages_than_fit_in_memory_arrive_in_order(tmp_path: Any, monkeypatch: Any, crashes: bool) -> None:
-    monkeypatch.setattr(outbox, "MESSAGES", 8)
-    monkeypatch.setattr(outbox, "SENDERS", 3)
-    senders, receivers, turns = 10, 3, 10
-
-    async def story(m: Machine) -> None:
-        for turn in range(turns):
-            for sender in range(senders):
-                texts = [f"s{sender}-{turn:02}-{n}" for n in range(3)]
-                for receiver in range(receivers):
-                    m.send("BOX", f"s{sender}", "send", f"r{receiver}", *texts)
-            await asyncio.sleep(0)
-            assert len(m.engine.outbox._senders) <= 3
-            assert all(sender.messages <= 8 for sender in m.engine.outbox._senders.values())
-            if crashes:
-                await asyncio.sleep(random.uniform(0, 0.004))
-                m.crash()
-        await delivered(m)
-        for receiver in range(receivers):
-            got = await m.call("BOX", f"r{receiver}", "got")
-            for sender in range(senders):
-                mine = [text for text in got if text.startswith(f"s{sender}-")]
-                assert mine == sorted(set(mine)), "each once, in order"
-                if not crashes:
-                    assert len(mine) == turns * 3
-        assert rows(m, b"o") == 0
-
-    random.seed(7)
-    run(tmp_path, story)
-
-
-@street()
-async def test_a_message_does_not_overtake_those_that_wait_on_disk_after_a_restart(m: Machine) -> None:
-    await m.call("BOX", "r", "set_mood", "broken")
-    for n in range(30):
-        m.send("BOX", f"s{n}", "send", "r", f"{n} first")
-    await m.until(lambda: m.engine.stats.message_failures == 30)
-    await m.stop()
-    old = outbox.SENDERS
-    outbox.SENDERS = 5  # type: ignore[misc]
-    try:
-        m.start()
-        for n in range(30):
-            m.send("BOX", f"s{n}", "send", "r", f"{n} second")
-        await rest(m)
-        await m.call("BOX", "r", "set_mood", "")
-        await delivered(m)
-    finally:
-        outbox.SENDERS = old  # type: ignore[misc]
-    got = await m.call("BOX", "r", "got")
-    assert len(got) == 60
-    assert all(got.index(f"{n} first") < got.index(f"{n} second") for n in range(30))
-
-
-def test_messages_read_from_disk_have_been_synced_too(tmp_path: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(outbox, "MESSAGES", 2)
-    pauses.reset()
-    hosts = Hosts(tmp_path, Box, Mute, Gone, env_class=Street)
-    (here,), (there,) = hosts.names(0, 1), hosts.names(1, 1)
-    texts = [f"{n}" for n in range(6)]
-
-    async def main() -> None:
-        zero, one = hosts.machines
-        zero.sync_in_thread()
-        await one.call("BOX", there, "set_mood", "slow")
-        first = zero.send("BOX", here, "send", there, *texts)
-        await pauses.arrived("take")
-        zero.store.hold()
-        late = zero.send("BOX", here, "send", there, "late")
-        await zero.syncing()
-        pauses.go("take")
-        await one.until(lambda: len(pauses.log) == 6)
-        await asyncio.sleep(0.02)
-        assert pauses.log == [(there, text) for text in texts]
-        zero.store.let_go()
-        await asyncio.gather(first, late)
-        await delivered(zero)
-        assert await one.call("BOX", there, "got") == [*texts, "late"]
-
-    hosts.run(main())
-
-
-@street()
-async def test_one_turn_may_send_to_thousands(m: Machine) -> None:
-    names = [f"r{n}" for n in range(3000)]
-    began = time.monotonic()
-    await m.call("BOX", "a", "send_to_many", names, "x")
-    await delivered(m)
-    print(f"3,000 messages of one turn took {time.monotonic() - began:.2f} s")
-    assert [await m.call("BOX", name, "got") for name in names[::100]] == [["x"]] * 30
-    assert (len(pauses.log), rows(m, b"o"), m.engine.outbox._bytes) == (3000, 0, 0)
-
-
-@street()
-async def test_a_thousand_answers_that_are_ready_are_taken_one_after_the_other(m: Machine) -> None:
-    """The sender lost what it knew of 1,000 deliveries, as when it comes back from a backup."""
-    engine = m.engine
-
-    class Ready:
-        shards = m.shards
-
-        def submit(self, call: Call) -> None:
-            call.reply(b"")
-
-    engine.dispatcher = Ready()
-    await m.call("BOX", "a", "send", "b", *[f"{n}" for n in range(1500)])
-    await delivered(m)
-    assert engine.stats.messages == 1500

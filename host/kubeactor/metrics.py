@@ -59,12 +59,16 @@ ENGINE: Final = (
     _Metric("instances", "kubeactor_instances", "Instances in memory.", "gauge"),
     _Metric("queue_calls", "kubeactor_queue_calls", "Calls that wait for their turn.", "gauge"),
     _Metric("queue_bytes", "kubeactor_queue_bytes", "Bytes of calls that wait for their turn.", "gauge"),
-    _Metric("alarms_pending", "kubeactor_alarms_pending", "Alarms that are set.", "gauge"),
+    _Metric(
+        "alarms_pending",
+        "kubeactor_alarms_pending",
+        "Alarms that wait in memory; further ones may be on disk.",
+        "gauge",
+    ),
     _Metric("alarms_parked", "kubeactor_alarms_parked", "Alarms that failed too often.", "gauge"),
     _Metric("messages_pending", "kubeactor_messages_pending", "Messages in outboxes.", "gauge"),
     _Metric("messages_parked", "kubeactor_messages_parked", "Messages that failed too often.", "gauge"),
     _Metric("leftovers", "kubeactor_leftovers", "Tasks of turns that ended and ignore their cancellation.", "gauge"),
-    _Metric("quarantined", "kubeactor_quarantined_instances", "Instances that killed their worker.", "gauge"),
 )
 ROUTER: Final = (
     _Metric("calls", "kubeactor_router_calls", "Calls that were forwarded."),
@@ -78,6 +82,7 @@ ROUTER: Final = (
 )
 WORKER: Final = (
     _Metric("restarts", "kubeactor_worker_restarts", "Times that the supervisor started this worker again."),
+    _Metric("quarantined", "kubeactor_quarantined_instances", "Instances that killed their worker.", "gauge"),
     _Metric("last_death", "kubeactor_worker_last_death", "Why the worker before this one ended.", "gauge", "reason"),
 )
 INGRESS: Final = (

@@ -501,11 +501,17 @@ class _Later:
 
 
 class _Restarts:
-    """What the supervisor told of the workers before this one."""
+    """What the supervisor knows of this worker and those before it."""
 
     def __init__(self, context: WorkerContext) -> None:
+        self._quarantine = context.quarantine
         self.restarts = context.restarts
         self.last_death = {context.last_death: 1} if context.last_death else {}
+
+    @property
+    def quarantined(self) -> int:
+        """Instances that killed their worker three times."""
+        return len(self._quarantine.entries())
 
 
 # --- the process

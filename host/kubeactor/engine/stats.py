@@ -60,6 +60,11 @@ class Stats:
         return self._engine.alarms.failed
 
     @property
+    def alarms_pending(self) -> int:
+        """Alarms in memory that wait for their time; further ones may be on disk."""
+        return self._engine.alarms.pending_in_memory
+
+    @property
     def alarms_parked(self) -> int:
         """Alarms parked now."""
         return self._engine.parked.alarms

@@ -220,3 +220,31 @@ def until(program: Program, step: int, before: int = 0) -> int:
             return count
         time.sleep(0.02)
     raise AssertionError(f"no answer of step {step}:\n{program.output[-3000:]}")
+
+
+NEEDS_A_FILE = """
+from contextlib import asynccontextmanager
+from pathlib import Path
+from kubeactor import Actor, Binding, Env
+class Counter(Actor):
+    env: "Needs"
+    async def get(self) -> str: return self.env.text
+class Needs(Env):
+    COUNTER: Binding[Counter]
+    @asynccontextmanager
+    async def lifespan(self):
+        self.text = Path("database").read_text()
+        yield
+        print("closed the database", flush=True)
+"""
+
+
+def test_a_lifespan_that_fails_is_told_and_tried_again_until_it_succeeds(tmp_path: Path) -> None:
+    (tmp_path / "counter.py").write_text(NEEDS_A_FILE)
+    arguments = ["dev", "counter:Counter", "--port", "{port}", "--data", str(tmp_path / "data")]
+    with running(tmp_path / "log", *arguments, folder=tmp_path) as program:
+        program.prints("worker worker died: RuntimeError: Needs.lifespan failed: FileNotFoundError: ")
+        (tmp_path / "database").write_text("there")
+        assert program.ready().http.post("/v1/actors/COUNTER/a/get").json() == "there"
+        assert program.stop()[0] == 0
+        assert program.output.count("closed the database") == 1

@@ -65,7 +65,7 @@ class Namespace:
 
     def _create(self, file: Path, shards: int) -> None:
         # A host and an ingress may do this at the same time: the first one wins, with a whole file.
-        temporary = self.folder / f".{NAMESPACE}.{os.getpid()}"
+        temporary = self.folder / f".{NAMESPACE}.{secrets.token_hex(8)}"
         temporary.write_text(f"{secrets.token_hex(16)} {shards}\n")
         try:
             os.link(temporary, file)

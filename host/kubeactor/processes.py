@@ -397,13 +397,15 @@ async def _entered(application: Application, dispatcher: Callable[[], Dispatcher
         env = application.make_env(dispatcher)
     except UserCodeError as error:
         raise WorkerFatalError(str(error)) from error
+    name = type(env).__qualname__
     async with contextlib.AsyncExitStack() as stack:
         try:
-            async with asyncio.timeout(LIFESPAN_S):
+            async with asyncio.timeout(LIFESPAN_S) as limit:
                 await stack.enter_async_context(env.lifespan())
-        except TimeoutError as error:
-            name = type(env).__qualname__
-            raise WorkerFatalError(f"{name}.lifespan did not get to its yield within {LIFESPAN_S:.0f} s") from error
+        except Exception as error:
+            if limit.expired():
+                raise WorkerFatalError(f"{name}.lifespan did not get to its yield within {LIFESPAN_S:.0f} s") from error
+            raise RuntimeError(f"{name}.lifespan failed: {type(error).__name__}: {error}") from error
         yield env
 
 

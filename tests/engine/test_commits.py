@@ -98,3 +98,18 @@ async def test_a_failed_write_lets_nothing_leave_and_is_told_once(m: Machine) ->
     assert m.engine.stats.sync_errors == 1
     m.crash()
     assert await m.call("LOG", "a", "texts") == ["kept"]
+
+
+@on_engine(Log)
+async def test_a_write_that_fails_while_a_sync_runs_keeps_back_what_that_sync_covers(m: Machine) -> None:
+    m.sync_in_thread()
+    m.store.hold()
+    covered = m.send("LOG", "a", "add", "x")
+    await m.syncing()
+    m.store.fail_write = "IO error: Input/output error"
+    failing = m.send("LOG", "b", "add", "y")
+    m.store.let_go()
+    await m.until(lambda: not m.engine.gate._busy)
+    assert not covered.done()
+    assert not failing.done()
+    assert m.failures == ["IO error: Input/output error"]

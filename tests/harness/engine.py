@@ -66,6 +66,7 @@ class TestStore(Store):
         self.writes = self.syncs = 0
         self.durable = 0  # of the writes, so many were made before the last good sync began
         self.image: Path | None = None  # where a copy of what a sync makes durable is kept
+        self.imaging = threading.Lock()
         self.closed = False
         self._go = threading.Event()
         self._go.set()
@@ -99,10 +100,8 @@ class TestStore(Store):
             raise StoreError(self.fail_sync)
         written = self.writes
         if self.image is not None:
-            fresh = self.image.with_suffix(".new")
-            _copy(self.path, fresh)
-            shutil.rmtree(self.image, ignore_errors=True)
-            fresh.rename(self.image)
+            with self.imaging:
+                _copy(self.path, self.image)
         super().sync()
         self.durable = written
         self.syncs += 1
@@ -235,7 +234,8 @@ class Machine:
         left = self.store.image if power else self.store.path
         assert left is not None
         self._crashes += 1
-        _copy(left, self._folder / f"db{self._crashes}")
+        with self.store.imaging:
+            _copy(left, self._folder / f"db{self._crashes}")
         self._kill()
         self.start()
 

@@ -149,6 +149,8 @@ class Gate:
         if failure is not None:
             self._break(failure)
             return
+        if self.broken or self._closed:
+            return  # a write failed meanwhile, and nothing leaves any more; or `close` has let out what waited
         self._release(number, seconds)
         if self.written > self.synced:
             self._tick()

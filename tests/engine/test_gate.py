@@ -6,9 +6,11 @@ import asyncio
 import threading
 from typing import Any
 
+import pytest
 from tests.harness.engine import LIMIT_S, Machine, failure, on_engine, pauses, session_id
 
 from kubeactor import Actor
+from kubeactor.engine.store import StoreError
 
 
 class Account(Actor):
@@ -250,6 +252,39 @@ async def test_a_call_to_a_remote_shard_leaves_only_when_what_the_turn_saw_is_sa
     await m.until(lambda: sent == ["left", "left"])
     assert await write == 1
     assert [(await failure(one)).name for one in (asking, idle)] == ["CodecError"] * 2
+
+
+@on_engine(Account)
+async def test_the_memtable_is_flushed_in_the_background_after_so_many_batches(m: Machine) -> None:
+    flushes: list[int] = []
+    flush = m.store.flush
+
+    def count() -> None:
+        flushes.append(m.engine.gate.written)
+        flush()
+
+    m.store.flush = count  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kubeactor.engine.gate.FLUSH_BATCHES", 10)
+        for i in range(25):
+            await m.call("ACCOUNT", "alice", "add", 1)
+            await m.until(lambda: not m.engine.gate._flushing)
+            assert len(flushes) == (i + 1) // 10
+    m.crash()
+    assert await m.call("ACCOUNT", "alice", "total") == 25
+
+
+@on_engine(Account)
+async def test_a_failed_flush_ends_the_worker(m: Machine) -> None:
+    def fail() -> None:
+        raise StoreError("a flush failed: IO error")
+
+    m.store.flush = fail  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kubeactor.engine.gate.FLUSH_BATCHES", 1)
+        assert await m.call("ACCOUNT", "alice", "add", 1) == 1
+        await m.until(lambda: m.failures)
+    assert m.failures == ["a flush failed: IO error"]
 
 
 def _shard(m: Machine, name: str) -> int:

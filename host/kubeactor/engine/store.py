@@ -14,7 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from rocksdict import DBRecoveryMode, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import DBRecoveryMode, Options, Rdict, ReadOptions, WriteOptions
+from rocksdict import WriteBatch as RawBatch
 
 __all__ = ["DiskFullError", "Store", "StoreBusyError", "StoreError", "WriteBatch", "WriteStallError"]
 
@@ -40,6 +41,47 @@ class WriteStallError(StoreError):
 
 class DiskFullError(StoreError):
     """Raised when the disk has no room."""
+
+
+class WriteBatch:
+    """Operations that are written as one, in their order.
+
+    rocksdict's own batch is used up by the attempt to write it, also when that ends in a write stall: it is made from
+    this one at each attempt.
+    """
+
+    __slots__ = ("_operations",)
+
+    def __init__(self) -> None:
+        self._operations: list[tuple[bytes | tuple[bytes, bytes], bytes | None]] = []
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Store a value."""
+        self._operations.append((key, value))
+
+    def delete(self, key: bytes) -> None:
+        """Delete a key."""
+        self._operations.append((key, None))
+
+    def delete_range(self, low: bytes, high: bytes) -> None:
+        """Delete all keys of [low, high)."""
+        self._operations.append(((low, high), None))
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self._operations
+
+    def raw(self) -> RawBatch:
+        """The operations as rocksdict takes them."""
+        raw = RawBatch(raw_mode=True)
+        for key, value in self._operations:
+            if isinstance(key, tuple):
+                raw.delete_range(*key)
+            elif value is None:
+                raw.delete(key)
+            else:
+                raw.put(key, value)
+        return raw
 
 
 class Store:
@@ -83,7 +125,7 @@ class Store:
             StoreError: when it failed; the batch may or may not be in the WAL.
         """
         try:
-            self._db.write(batch, self._unsynced)
+            self._db.write(batch.raw(), self._unsynced)
         except Exception as error:
             if "stall" in str(error).lower():
                 raise WriteStallError(str(error)) from error
@@ -191,8 +233,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def new_batch() -> WriteBatch:
-    """An empty batch for raw keys."""
-    return WriteBatch(raw_mode=True)
+    """An empty batch."""
+    return WriteBatch()
 
 
 def _failed(what: str, error: Exception) -> StoreError:

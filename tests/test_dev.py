@@ -103,7 +103,7 @@ class Load:
                 self._add(http, client, number)
 
     def _add(self, http: httpx.Client, client: int, number: int) -> None:
-        while True:
+        while not self._stop.is_set():
             try:
                 answer = http.post(
                     f"/v1/actors/LAB/load-{client}/add", headers={"Idempotency-Key": f"{client}-{number}"}
@@ -126,7 +126,10 @@ class Load:
             assert all(thread.is_alive() for thread in self._threads)
             time.sleep(0.002)
 
-    def stop(self) -> None:
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -148,24 +151,22 @@ def _holds(pid: int, inodes: set[str]) -> bool:
 @pytest.mark.parametrize("role", ["host", "ingress"])
 def test_a_process_that_is_killed_under_load_costs_time_and_doubles_nothing(tmp_path: Path, role: str) -> None:
     with dev(tmp_path, *HOSTS) as program:
-        load = Load(program.port)
-        for _ in range(3):
+        with Load(program.port) as load:
+            for _ in range(3):
+                load.more(50)
+                os.kill(worker(program, role), signal.SIGKILL)
             load.more(50)
-            os.kill(worker(program, role), signal.SIGKILL)
-        load.more(50)
-        load.stop()
         assert load.statuses == {200}
         assert (load.broken > 0) == (role == "ingress")
 
 
 def test_a_worker_that_is_killed_under_load_doubles_nothing(tmp_path: Path) -> None:
     with dev(tmp_path) as program:
-        load = Load(program.port)
-        for _ in range(3):
+        with Load(program.port) as load:
+            for _ in range(3):
+                load.more(50)
+                os.kill(program.workers()[0], signal.SIGKILL)
             load.more(50)
-            os.kill(program.workers()[0], signal.SIGKILL)
-        load.more(50)
-        load.stop()
         assert load.statuses == {200}
         assert "worker restarted 3 times, last: killed by SIGKILL" in program.says("/readyz", 200)
 

@@ -12,6 +12,7 @@ import msgspec
 from kubeactor.arguments import Arguments
 from kubeactor.context import Context
 from kubeactor.errors import ActorError, ActorPrivateMethodError, ActorUnknownMethodError
+from kubeactor.fetch import FETCH, run_fetch
 from kubeactor.limits import CALL_MAX_S
 from kubeactor.page import METHOD_BYTES
 
@@ -158,6 +159,10 @@ class Interface:
 class ActorType(Interface):
     """A class under its binding: which methods can be called, which hooks it has.
 
+    Attributes:
+        fetch: the method that runs its `fetch`, if it has one.
+        served: the methods, and `fetch` under a name that no client can write.
+
     Raises:
         TypeError: when the class is no Actor or has a member that can't be served; one sentence says what to write.
     """
@@ -172,6 +177,8 @@ class ActorType(Interface):
         self.has_activate = _overrides(cls, "activate")
         self.has_alarm = _overrides(cls, "alarm")
         self.has_undelivered = _overrides(cls, "undelivered")
+        self.fetch = _fetch_method(cls) if _overrides(cls, "fetch") else None
+        self.served = self.methods if self.fetch is None else {**self.methods, FETCH: self.fetch}
 
     def method(self, name: str, *, internal: bool) -> Method:
         """The method a caller may call by that name. Looked up in a table made at load, never by getattr.
@@ -180,7 +187,7 @@ class ActorType(Interface):
             ActorUnknownMethodError: when there is none.
             ActorPrivateMethodError: when it is internal and the caller is outside.
         """
-        found = self.methods.get(name)
+        found = self.served.get(name)
         if found is None:
             raise ActorUnknownMethodError(f"{self.cls.__qualname__} has no callable method {name[:100]!r}")
         if found.internal and not internal:
@@ -190,6 +197,14 @@ class ActorType(Interface):
 
 def _overrides(cls: type[Actor], hook: str) -> bool:
     return getattr(cls, hook) is not getattr(Actor, hook)
+
+
+def _fetch_method(cls: type[Actor]) -> Method:
+    made = Method(FETCH, run_fetch, cls.__qualname__)
+    options: _Options = getattr(cls.fetch, "__kubeactor_options__", _Options(False, None, ()))
+    made.internal = True  # a JSON call from outside does not reach it; the route of the ingress does
+    made.timeout_s = options.timeout_s
+    return made
 
 
 def _callables(cls: type[Any]) -> dict[str, Callable[..., Any]]:

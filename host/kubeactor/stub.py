@@ -10,10 +10,14 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kubeactor.fetch import packed_request, unpacked_response
 from kubeactor.ids import ActorId
 from kubeactor.scope import SCOPE, Scope, caller_line, process_scope
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
     from kubeactor.actor import Interface, Method
     from kubeactor.call import Dispatcher
 
@@ -127,7 +131,27 @@ def stub_class(actor_type: Interface) -> type[ActorStub]:
     body: dict[str, Any] = {"__slots__": (), "_type": actor_type, "__doc__": actor_type.cls.__doc__}
     for name, method in actor_type.methods.items():
         body[name] = _stub_method(name, method)
+    fetch = getattr(actor_type, "fetch", None)
+    if fetch is not None:
+        body["fetch"] = _stub_fetch(fetch)
     return type(f"{actor_type.cls.__name__}Stub", (ActorStub,), body)
+
+
+def _stub_fetch(method: Method) -> Callable[..., StubCall]:
+    def fetch(self: ActorStub, request: Request) -> StubCall:
+        """Forward an HTTP request to the instance's `fetch`."""
+        scope = SCOPE.get() or process_scope(self._dispatcher())
+        scope.fence()
+        binding, identity = self._id
+        number = scope.number(binding, identity, method.name)
+
+        async def forward() -> Response:
+            body = method.arguments.encode([await packed_request(request)], {})
+            return unpacked_response(await scope.invoke(binding, identity, method, number, body))
+
+        return StubCall(scope, forward(), f"{binding}.fetch", caller_line(1))
+
+    return fetch
 
 
 def _stub_method(name: str, method: Method) -> Callable[..., StubCall]:

@@ -47,8 +47,6 @@ def test_all_segments_are_decoded() -> None:
 @pytest.mark.parametrize(
     ("path", "error"),
     [
-        (b"/v1/actors/ACCOUNT/a/fetch", ActorUnknownMethodError),
-        (b"/v1/actors/ACCOUNT/a/fetch/x/y", ActorUnknownMethodError),
         (b"/v1/actors/ACCOUNT/a", ActorUnknownMethodError),
         (b"/v1/actors/ACCOUNT/a/b/c", ActorUnknownMethodError),
         (b"/v2/actors/ACCOUNT/a/b", ActorUnknownMethodError),

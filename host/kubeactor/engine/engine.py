@@ -37,6 +37,7 @@ from kubeactor.engine.volume import Volume
 from kubeactor.errors import (
     ActorError,
     ActorFencedError,
+    ActorFetchTimeoutError,
     ActorMethodError,
     ActorMethodTimeoutError,
     ActorOverloadedError,
@@ -46,6 +47,7 @@ from kubeactor.errors import (
     IdempotencyConflictError,
     Problem,
 )
+from kubeactor.fetch import FETCH
 from kubeactor.limits import (
     HOST_QUEUE_BYTES,
     HOST_QUEUE_CALLS,
@@ -77,7 +79,7 @@ class Served:
 
     def __init__(self, type: ActorType) -> None:
         self.type = type
-        self.methods = type.methods
+        self.methods = type.served
         self.instances: dict[bytes, Instance] = {}
 
 
@@ -310,7 +312,7 @@ class Engine:
             self.waiting_instances.pop(instance, None)
 
     def _method_of(self, instance: Instance, call: Call) -> Method | None:
-        return None if isinstance(call, SystemCall) else instance.type.methods[call.method]
+        return None if isinstance(call, SystemCall) else instance.type.served[call.method]
 
     # --- running
 
@@ -438,7 +440,8 @@ class Engine:
 
     def _expire(self, turn: Turn) -> None:
         name = instance_text(turn.instance.key) + "." + turn.call.method
-        self.revoke(turn, ActorMethodTimeoutError(f"{name} used up its budget"))
+        kind = ActorFetchTimeoutError if turn.call.method == FETCH else ActorMethodTimeoutError
+        self.revoke(turn, kind(f"{name} used up its budget"))
 
     def revoke(self, turn: Turn, error: BaseException) -> None:
         """End a turn from outside: fence it, cancel it, and go on without waiting for code that ignores it."""

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import unquote
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -20,13 +21,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kubeactor.call import Call
+from kubeactor import codec
+from kubeactor.call import CODEC, Call
 from kubeactor.errors import ActorError, ActorUnknownBindingError, ActorUnknownMethodError
+from kubeactor.fetch import FETCH, packed_request
 from kubeactor.ids import shard_of
 from kubeactor.ingress.front_door import FrontDoor, check_length
 from kubeactor.ingress.parked import parked_routes
 from kubeactor.ingress.problem import Answer, send_answer
-from kubeactor.ingress.requests import conditions_of, is_call_path, target_of
+from kubeactor.ingress.requests import Conditions, Target, conditions_of, is_call_path, is_fetch_path, target_of
 from kubeactor.ingress.state import Ingress
 from kubeactor.parked import Keepers
 
@@ -131,30 +134,57 @@ class ActorCalls:
         await send_answer(answer, send)
 
     async def _answer(self, scope: Scope, receive: Receive, number: int) -> Answer:
+        if is_fetch_path(scope["raw_path"]):
+            return await self._fetch(scope, receive, number)
         if scope["method"] != "POST" and is_call_path(scope["raw_path"]):
             error = ActorUnknownMethodError("a method of an actor is called by POST")
             return self._ingress.refuse(error, number, status=405, allow="POST")
+        target = self._target(scope)
+        conditions = conditions_of(scope["headers"])
+        body = await read_body(receive, conditions.length)
+        call = self._call(target, conditions, number, body)
+        return self._ingress.answer(await self._timed(call, number), number, call.shard, target.instance)
+
+    async def _fetch(self, scope: Scope, receive: Receive, number: int) -> Answer:
+        """Any HTTP method, forwarded to the instance's `fetch`, which sees the path behind `/fetch`."""
+        target = self._target(scope)
+        conditions = conditions_of(scope["headers"])
+        check_length(conditions.length or 0)
+        path = "/" + unquote(b"/".join(scope["raw_path"].split(b"/")[6:]).decode("latin-1"))
+        request = await packed_request(Request(scope, receive), path)
+        call = self._call(target._replace(method=FETCH), conditions, number, codec.encode([[request], {}]))
+        call.format = CODEC
+        call.internal = True
+        outcome = await self._timed(call, number)
+        if isinstance(outcome, ActorError):
+            return self._ingress.answer(outcome, number, call.shard, target.instance)
+        return self._ingress.response(codec.decode(outcome), number, call.shard)
+
+    def _target(self, scope: Scope) -> Target:
         target = target_of(scope["raw_path"])
         if self._ingress.bindings is not None and target.binding not in self._ingress.bindings:
             raise ActorUnknownBindingError(f"no actor is bound under {target.binding!r}")
-        conditions = conditions_of(scope["headers"])
-        body = await read_body(receive, conditions.length)
-        started = time.monotonic()
+        return target
+
+    def _call(self, target: Target, conditions: Conditions, number: int, body: bytes) -> Call:
         root = self._ingress.root(number)
         call_id, bucket = self._ingress.call_id(root, conditions.key)
-        call = Call(
+        return Call(
             *target,
             body,
             shard=shard_of(target.identity, self._ingress.dispatcher.shards),
-            deadline=started + conditions.timeout_s,
+            deadline=time.monotonic() + conditions.timeout_s,
             reply=_no_reply,
             id=call_id,
             bucket=bucket,
             root=root,
         )
+
+    async def _timed(self, call: Call, number: int) -> bytes | ActorError:
+        started = time.monotonic()
         outcome = await self._outcome(call, number)
         self._ingress.stats.took(time.monotonic() - started)
-        return self._ingress.answer(outcome, number, call.shard, target.instance)
+        return outcome
 
     async def _outcome(self, call: Call, number: int) -> bytes | ActorError:
         future: asyncio.Future[bytes | ActorError] = asyncio.get_running_loop().create_future()

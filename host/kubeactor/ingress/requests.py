@@ -15,7 +15,7 @@ from kubeactor.errors import ActorArgumentError, ActorUnknownBindingError, Actor
 from kubeactor.ids import BINDING, ActorId, identity_of_name, identity_of_unique
 from kubeactor.limits import CALL_DEFAULT_S, CALL_MAX_S, CLIENT_KEY_BYTES
 
-__all__ = ["Conditions", "Target", "conditions_of", "is_call_path", "target_of"]
+__all__ = ["Conditions", "Target", "conditions_of", "is_call_path", "is_fetch_path", "target_of"]
 
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _SECONDS: Final = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9}")
@@ -50,6 +50,12 @@ def is_call_path(raw_path: bytes) -> bool:
     return len(segments) == 6 and segments[1:3] in _CALLS and segments[5] != b"fetch"
 
 
+def is_fetch_path(raw_path: bytes) -> bool:
+    """Whether the path is that of an instance's `fetch`, or below it."""
+    segments = raw_path.split(b"/")
+    return len(segments) >= 6 and segments[1:3] in _CALLS and segments[5] == b"fetch"
+
+
 def target_of(raw_path: bytes) -> Target:
     """The target of a path as it stood in the request line, without its query.
 
@@ -59,11 +65,9 @@ def target_of(raw_path: bytes) -> Target:
         ActorUnknownMethodError: when nothing is served at the path.
     """
     segments = raw_path.split(b"/")
-    if segments[1:3] == [b"v1", b"actors"] and len(segments) > 5 and segments[5] == b"fetch":
-        raise ActorUnknownMethodError("`fetch` of an instance is not served over HTTP yet; call a method by POST")
-    if not is_call_path(raw_path):
+    if not is_call_path(raw_path) and not is_fetch_path(raw_path):
         raise ActorUnknownMethodError("nothing is served here; calls are POST /v1/actors/{binding}/{name}/{method}")
-    binding, name, method = (_decoded(segment) for segment in segments[3:])
+    binding, name, method = (_decoded(segment) for segment in segments[3:6])
     if not BINDING.fullmatch(binding):
         raise ActorUnknownBindingError(f"no actor is bound under {binding[:80]!r}")
     try:

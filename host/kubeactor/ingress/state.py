@@ -7,7 +7,7 @@ import random
 import secrets
 import time
 from collections.abc import Collection
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from kubeactor.call import CLIENT, DAY, LOCAL, Call, CallId, Dispatcher
 from kubeactor.errors import ActorError, ActorReentrancyError
@@ -105,6 +105,17 @@ class Ingress:
         if isinstance(outcome, ActorError):
             return problem_of(outcome, request_id=self.request_id(number), instance=instance, epoch=epoch)
         return result_of(outcome, request_id=self.request_id(number), epoch=epoch)
+
+    def response(self, packed: dict[str, Any], number: int, shard: int) -> Answer:
+        """The response that an instance's `fetch` made."""
+        epoch, body = self.dispatcher.epoch_of(shard), packed["body"]
+        headers = [(name, value) for name, value in packed["headers"] if name.lower() != b"content-length"]
+        headers += [
+            (b"kubeactor-epoch", b"%d" % epoch),
+            (b"kubeactor-request-id", self.request_id(number).encode()),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        return Answer(packed["status"], headers, body)
 
     def refuse(
         self, error: ActorError, number: int | None = None, status: int | None = None, allow: str | None = None

@@ -10,13 +10,13 @@ import kubeactor.errors as errors
 from kubeactor import ActorError, Problem
 
 
-class TooPoor(Problem):
+class ShortOfMoney(Problem):
     status = 409
     balance: int
     currency: str = "EUR"
 
 
-class PoorerStill(TooPoor):
+class PoorerStill(ShortOfMoney):
     depth: int
 
 
@@ -57,9 +57,9 @@ def test_a_problem_travels_with_its_members_and_its_status() -> None:
 
 def test_a_problem_with_missing_or_unknown_members_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="needs balance"):
-        TooPoor("no")
+        ShortOfMoney("no")
     with pytest.raises(TypeError, match="no member 'colour'"):
-        TooPoor("no", balance=1, colour="red")
+        ShortOfMoney("no", balance=1, colour="red")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ the batch had ended and which ended before the send began. Kernel and shim stamp
 
 from __future__ import annotations
 
+import bisect
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +18,10 @@ from tests.faults.shim import Event, Kind, Shim
 
 __all__ = ["Proof", "covered_at", "prove_order", "token_of"]
 
+BLOCK: Final = 32 * 1024
+HEADER: Final = 7
+RECYCLED_HEADER: Final = 11
+PLAIN_KINDS: Final = 4
 TOKEN: Final = re.compile(rb"tok-[0-9a-f]{12}")
 
 
@@ -65,9 +71,42 @@ def covered_at(write: Event, syncs: Iterable[Event]) -> int | None:
 
 
 def _first_writes(shim: Shim, events: Iterable[Event]) -> dict[bytes, Event]:
-    first: dict[bytes, Event] = {}
+    """The write that brought the last byte of each token into a WAL."""
+    writes: dict[int, list[Event]] = {}
     for event in events:
         if event.kind is Kind.WRITE:
-            for token in TOKEN.findall(shim.bytes_of(event)):
-                first.setdefault(token, event)
+            writes.setdefault(event.inode, []).append(event)
+    first: dict[bytes, Event] = {}
+    for found in writes.values():
+        text, places = _logical(shim.file_of(found[0]))
+        for match in TOKEN.finditer(text):
+            end = _physical(match.end() - 1, places)
+            write = next((event for event in found if event.offset <= end < event.offset + event.length), None)
+            if write is not None and match[0] not in first:
+                first[match[0]] = write
     return first
+
+
+def _logical(file: bytes) -> tuple[bytes, list[tuple[int, int]]]:
+    """What a WAL's records hold, without their headers, and for each piece where it begins there and in the file.
+
+    A record that crosses the end of a block of 32 KiB is cut in pieces, each with a header of its own: checksum (4),
+    length (2), type (1), and for a recycled log its number (4). (RocksDB wiki, "Write Ahead Log File Format".)
+    """
+    text, places, at = bytearray(), [], 0
+    while at + HEADER <= len(file):
+        left = BLOCK - at % BLOCK
+        size, kind = int.from_bytes(file[at + 4 : at + 6], "little"), file[at + 6]
+        if left < HEADER or kind == 0:
+            at += left
+            continue
+        begin = at + (HEADER if kind <= PLAIN_KINDS else RECYCLED_HEADER)
+        places.append((len(text), begin))
+        text += file[begin : begin + size]
+        at = begin + size
+    return bytes(text), places
+
+
+def _physical(logical: int, places: list[tuple[int, int]]) -> int:
+    text_at, file_at = places[bisect.bisect_right(places, (logical, sys.maxsize)) - 1]
+    return file_at + logical - text_at

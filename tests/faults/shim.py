@@ -278,6 +278,10 @@ class Shim:
                 words = self._map[texts + text : texts + text + size]
                 yield Event(Kind(kind), process, began, ended, inode, offset, length, words, result)
 
+    def file_of(self, event: Event) -> bytes:
+        """The whole file that an event was about, removed ones included."""
+        return (self.morgue / str(event.inode)).read_bytes()
+
     def bytes_of(self, event: Event) -> bytes:
         """What a write wrote, read back from the file, removed ones included."""
         with (self.morgue / str(event.inode)).open("rb") as file:

@@ -13,7 +13,7 @@ from kubeactor.errors import ActorError, ActorMethodError, ActorOverloadedError,
 from kubeactor.ingress.problem import problem_of, result_of, unexpected
 
 
-class TooPoor(Problem):
+class OverTheLimit(Problem):
     status = 409
     balance: int
     rate: Decimal = Decimal("0.1")
@@ -28,13 +28,13 @@ def document(error: ActorError, **options: Any) -> tuple[int, dict[bytes, bytes]
 
 
 def test_a_problem_of_the_user_keeps_its_name_status_and_members() -> None:
-    status, headers, body = document(TooPoor("30 is more than 5", balance=5), instance="ACCOUNT/a", epoch=3)
+    status, headers, body = document(OverTheLimit("30 is more than 5", balance=5), instance="ACCOUNT/a", epoch=3)
     assert status == body["status"] == 409
-    assert body["name"] == "TooPoor"
+    assert body["name"] == "OverTheLimit"
     assert (body["balance"], body["rate"], body["detail"]) == (5, "0.1", "30 is more than 5")
     assert (body["instance"], body["epoch"], body["request_id"]) == ("ACCOUNT/a", 3, "r1")
     assert (headers[b"kubeactor-epoch"], headers[b"kubeactor-request-id"]) == (b"3", b"r1")
-    assert isinstance(from_wire(body), TooPoor)
+    assert isinstance(from_wire(body), OverTheLimit)
 
 
 def test_a_member_that_json_does_not_know_becomes_its_text() -> None:

@@ -11,6 +11,8 @@ from kubeactor import Actor
 from kubeactor.call import CODEC, DERIVED, Call, CallId
 from kubeactor.engine import layout
 from kubeactor.engine.store import new_batch
+from kubeactor.errors import ActorOverloadedError
+from kubeactor.limits import INSTANCE_QUEUE_TURNS
 
 HOUR_S = 3600
 
@@ -99,6 +101,18 @@ async def test_a_retry_joins_a_call_that_is_queued_or_running(m: Machine) -> Non
     assert await asyncio.gather(running, *joined) == [5, 5, 5, 5]
     assert list(await asyncio.gather(queued, joined_queued)) == [6, 6]
     assert await m.call("ACCOUNT", "a", "total") == 6
+
+
+@on_engine(Account)
+async def test_repeats_that_join_a_call_are_bounded_and_all_answered(m: Machine) -> None:
+    running = m.send("ACCOUNT", "a", "add_slowly", 5, key="k")
+    repeats = [m.send("ACCOUNT", "a", "add_slowly", 5, key="k") for _ in range(2000)]
+    pauses.go("slow")
+    outcomes = await asyncio.gather(running, *repeats, return_exceptions=True)
+    assert outcomes[: 1 + INSTANCE_QUEUE_TURNS] == [5] * (1 + INSTANCE_QUEUE_TURNS)
+    refused = outcomes[1 + INSTANCE_QUEUE_TURNS :]
+    assert {type(outcome) for outcome in refused} == {ActorOverloadedError}
+    assert await m.call("ACCOUNT", "a", "add", 1) == 6
 
 
 @on_engine(Account)

@@ -25,6 +25,7 @@ from kubeactor.engine.cycles import Cycles, Probe
 from kubeactor.engine.gate import Gate
 from kubeactor.engine.housekeeping import Housekeeping
 from kubeactor.engine.instance import Instance
+from kubeactor.engine.joined import join
 from kubeactor.engine.loop import EngineLoop, NoPage, Page, start_task
 from kubeactor.engine.outbox import Outbox
 from kubeactor.engine.parked import Parked
@@ -222,7 +223,7 @@ class Engine:
             if first.method != call.method or first.body != call.body or first.format != call.format:
                 call.reply(IdempotencyConflictError(CONFLICT))
             else:
-                self._join(instance, first, call)
+                join(self, instance, first, call)
             return True
         try:
             outcome = self.results.find(instance, call)
@@ -237,20 +238,6 @@ class Engine:
             inflight = instance.inflight = {}
         inflight[call.id] = call
         return False
-
-    def _join(self, instance: Instance, first: Call, second: Call) -> None:
-        """Let a repeated call get the outcome of the first, through the gate in its own right."""
-        reply = first.reply
-        second.target = None
-
-        def both(outcome: bytes | ActorError) -> None:
-            try:
-                reply(outcome)
-            finally:
-                self.reply(instance, second, outcome, instance.batch)
-
-        first.reply = both
-        first.deadline = max(first.deadline, second.deadline)
 
     def _enqueue(self, instance: Instance, call: Call) -> None:
         queue = instance.queue

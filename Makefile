@@ -70,7 +70,9 @@ LOCK := uv pip compile --quiet --upgrade pyproject.toml --group build --universa
 
 lock: $(DEV) ## Renew requirements/*.txt: the newest versions, with hashes, without addresses
 	$(BIN)/$(LOCK) -o requirements/run.txt
-	$(BIN)/$(LOCK) --extra dev -c requirements/run.txt -o requirements/dev.txt
+	$(BIN)/$(LOCK) --extra kubernetes -c requirements/run.txt -o requirements/host.txt
+	$(BIN)/$(LOCK) --extra operator -c requirements/host.txt -o requirements/operator.txt
+	$(BIN)/$(LOCK) --extra dev -c requirements/operator.txt -o requirements/dev.txt
 
 clean: ## Remove .venv and everything that was built; the data of `make run` stays
 	rm -rf .venv bench/bin bench/results .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -19,7 +19,7 @@ def test_nothing_hides_the_operator_module_of_python() -> None:
 
 def test_locks_have_hashes_and_no_addresses() -> None:
     locks = list((ROOT / "requirements").glob("*.txt"))
-    assert {lock.name for lock in locks} == {"run.txt", "dev.txt"}
+    assert {lock.name for lock in locks} == {"run.txt", "host.txt", "operator.txt", "dev.txt"}
     for lock in locks:
         text = lock.read_text()
         assert "://" not in text
@@ -29,12 +29,12 @@ def test_locks_have_hashes_and_no_addresses() -> None:
             assert "--hash=sha256:" in entry, entry
 
 
-def test_what_runs_is_the_same_in_both_locks() -> None:
-    run, dev = (
+def test_what_runs_is_the_same_in_all_locks() -> None:
+    run, host, operator, dev = (
         set(re.findall(r"^([\w.-]+==[\w.+]+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
-        for name in ("run.txt", "dev.txt")
+        for name in ("run.txt", "host.txt", "operator.txt", "dev.txt")
     )
-    assert run <= dev
+    assert run <= host <= operator <= dev
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

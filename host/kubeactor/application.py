@@ -9,18 +9,21 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kubeactor.actor import Actor, ActorType
-from kubeactor.env import Env, make_env
+from kubeactor.env import Binding, Env, make_env
 from kubeactor.ids import BINDING
 
 if TYPE_CHECKING:
     from kubeactor.call import Dispatcher
 
-__all__ = ["Application", "UserCodeError"]
+__all__ = ["Application", "UserCodeError", "bindings_of", "is_env"]
+
+NEIGHBOURS_MAX: Final = 1000
 
 
 class UserCodeError(Exception):
@@ -40,26 +43,31 @@ class Application:
         """Import what is named and check it.
 
         Args:
-            actors: `module:Class`, bound under the class's name in UPPER_SNAKE, or `BINDING=module:Class`.
+            actors: `module:Env`, which gives all its bindings; `module:Class`, bound under the class's name in
+                UPPER_SNAKE; or `BINDING=module:Class`.
             front_door: `module:attribute` of an ASGI app or an `async def fetch(request, env)`.
 
         Raises:
             UserCodeError: when anything is missing or can't be served.
         """
-        bindings: dict[str, ActorType] = {}
+        classes: dict[str, Any] = {}
+        declared: dict[type[Env], str] = {}
         for text in actors:
             binding, _, target = text.rpartition("=")
             loaded = import_object(target)
-            binding = binding or upper_snake(getattr(loaded, "__name__", ""))
-            if not BINDING.fullmatch(binding):
-                raise UserCodeError(f"{binding!r} is no binding name: upper-case letters, digits and _, as in ACCOUNT")
-            if binding in bindings:
-                raise UserCodeError(f"two classes are bound as {binding}; name one of them: OTHER={target}")
-            bindings[binding] = actor_type(binding, loaded)
+            if is_env(loaded) and not binding:
+                declared[loaded] = target
+                found = bindings_of(loaded)
+            else:
+                found = {_binding(binding or upper_snake(getattr(loaded, "__name__", ""))): loaded}
+            if twice := sorted(classes.keys() & found):
+                raise UserCodeError(f"two classes are bound as {twice[0]}; name one of them: OTHER={target}")
+            classes |= found
+        bindings = {binding: actor_type(binding, loaded) for binding, loaded in classes.items()}
         door = import_object(front_door) if front_door else None
         if door is not None and not callable(door):
             raise UserCodeError(f"{front_door} is neither an ASGI app nor an async def fetch(request, env)")
-        return cls(bindings, _env_class(bindings), door)
+        return cls(bindings, _env_class(bindings, declared), door)
 
     @property
     def front_door_is_fetch(self) -> bool:
@@ -93,6 +101,42 @@ class Application:
                 if "site-packages" not in path.parts and path.suffix == ".py":
                     found.append(path)
         return sorted(set(found))
+
+
+def is_env(loaded: object) -> bool:
+    """Whether it is a class that declares bindings."""
+    return isinstance(loaded, type) and issubclass(loaded, Env)
+
+
+def bindings_of(env_class: type[Env]) -> dict[str, Any]:
+    """The classes that an Env declares (`ACCOUNT: Binding[Account]`), by binding.
+
+    Raises:
+        UserCodeError: when it declares none, or a hint can't be resolved.
+    """
+    found = {
+        name: typing.get_args(hint)[0]
+        for name, hint in _hints(env_class).items()
+        if typing.get_origin(hint) is Binding and BINDING.fullmatch(name)
+    }
+    if not found:
+        raise UserCodeError(f"{env_class.__qualname__} declares no binding: write ACCOUNT: Binding[Account] into it")
+    return found
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls)
+    except NameError as error:
+        raise UserCodeError(
+            f"a type in {cls.__qualname__} can't be resolved: {error}; move its import out of `if TYPE_CHECKING`"
+        ) from error
+
+
+def _binding(name: str) -> str:
+    if not BINDING.fullmatch(name):
+        raise UserCodeError(f"{name!r} is no binding name: upper-case letters, digits and _, as in ACCOUNT")
+    return name
 
 
 def actor_type(binding: str, loaded: Any) -> ActorType:
@@ -133,10 +177,23 @@ def _import_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name == name or name.startswith(f"{error.name}."):
-            raise UserCodeError(f"there is no module {name!r} here or on the Python path") from error
+            raise UserCodeError(f"there is no module {name!r} here or on the Python path{_nearest(name)}") from error
         raise UserCodeError(f"{name} can't be imported: {error}") from error
-    except Exception as error:
-        raise UserCodeError(f"{name} can't be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())
+        raise UserCodeError(f"{name} can't be imported: {type(error).__name__}: {text}") from error
+
+
+def _nearest(name: str) -> str:
+    """The module of a similar name in the folder where it was looked for, since the others are rarely meant."""
+    parent = Path(*name.split(".")[:-1])
+    here = [path.stem for path in islice(parent.glob("[!._]*"), NEIGHBOURS_MAX) if _is_module(path)]
+    near = difflib.get_close_matches(name.rpartition(".")[2], here, 1)
+    return f"; did you mean {'.'.join((*parent.parts, near[0]))!r}?" if near else ""
+
+
+def _is_module(path: Path) -> bool:
+    return path.suffix == ".py" or (path / "__init__.py").exists()
 
 
 def upper_snake(name: str) -> str:
@@ -144,15 +201,14 @@ def upper_snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).upper()
 
 
-def _env_class(bindings: Mapping[str, ActorType]) -> type[Env]:
-    found: dict[type[Env], str] = {}
+def _env_class(bindings: Mapping[str, ActorType], declared: Mapping[type[Env], str]) -> type[Env]:
+    found: dict[type[Env], str] = {env: f"{name} is served" for env, name in declared.items()}
     for bound in bindings.values():
         annotation = _env_annotation(bound.cls)
-        if annotation is not None:
-            found.setdefault(annotation, bound.cls.__qualname__)
+        if annotation is not None and not any(issubclass(env, annotation) for env in declared):
+            found.setdefault(annotation, f"{bound.cls.__qualname__} has {annotation.__qualname__}")
     if len(found) > 1:
-        names = " and ".join(f"{where} has {env.__qualname__}" for env, where in found.items())
-        raise UserCodeError(f"all actors share one Env, but {names}")
+        raise UserCodeError(f"all actors share one Env, but {' and '.join(found.values())}")
     return next(iter(found), Env)
 
 
@@ -161,13 +217,8 @@ def _env_annotation(cls: type[Actor]) -> type[Env] | None:
         if base is Actor:
             return None
         if "env" in base.__dict__.get("__annotations__", {}):
-            try:
-                hint = typing.get_type_hints(base)["env"]
-            except NameError as error:
-                raise UserCodeError(
-                    f"the type of {base.__qualname__}.env can't be resolved: {error};"
-                    " move its import out of `if TYPE_CHECKING`"
-                ) from error
-            if isinstance(hint, type) and issubclass(hint, Env):
-                return hint
+            hint = _hints(base)["env"]
+            if is_env(hint):
+                found: type[Env] = hint
+                return found
     return None

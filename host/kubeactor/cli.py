@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
+import msgspec
 import typer
 
 from kubeactor import parked_commands
@@ -17,6 +19,7 @@ from kubeactor.listeners import ListenError, Listeners
 from kubeactor.namespace import Namespace, claim
 from kubeactor.parked import Retry
 from kubeactor.placement import PlacementError
+from kubeactor.project import ProjectError, read_project
 from kubeactor.sources import Sources
 from kubeactor.supervisor import Supervisor
 from kubeactor.worker import WorkerFatalError, WorkerSpec
@@ -25,18 +28,27 @@ __all__ = ["main"]
 
 HOSTS_MAX: Final = 16
 USAGE: Final = 2
-REFUSED: Final = (UserCodeError, ListenError, WorkerFatalError, PlacementError, OSError)
+REFUSED: Final = (UserCodeError, ProjectError, ListenError, WorkerFatalError, PlacementError, OSError)
 
 app = typer.Typer(
     name="kubeactor",
-    help="Stateful actors in plain Python: one owner, one turn at a time, durable before reply, applied once.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Actors = Annotated[list[str], typer.Argument(help="module:Class, bound as CLASS; or BINDING=module:Class.")]
+Actors = Annotated[
+    list[str],
+    typer.Argument(help="module:Env, with all its bindings; module:Class, bound as CLASS; or BINDING=module:Class."),
+]
+ProjectActors = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="module:Env, with all its bindings; module:Class, bound as CLASS; or BINDING=module:Class."
+        " Without any, what [tool.kubeactor] of pyproject.toml names."
+    ),
+]
 FrontDoorOption = Annotated[str | None, typer.Option("--front-door", help="module:app (ASGI) or module:fetch.")]
 DataOption = Annotated[Path, typer.Option("--data", help="The folder that holds everything.")]
 AddressOption = Annotated[str, typer.Option("--address", help="The address to listen on.")]
@@ -51,9 +63,50 @@ MetricsPortOption = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from kubeactor import check
+
+        print(check.version_line())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the versions and exit.")
+    ] = False,
+) -> None:
+    """Stateful actors in plain Python: one owner, one turn at a time, durable before reply, applied once."""
+
+
+@app.command()
+def check(
+    actors: ProjectActors = None,
+    front_door: FrontDoorOption = None,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+) -> None:
+    """Import the actors and the front door, check them and the environment, and print what would be served.
+
+    Example: kubeactor check bank:Account --front-door bank:app
+    """
+    from kubeactor import check as checking
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what the code prints while it is imported
+            actors, front_door = _served(actors, front_door)
+            found = checking.report(_load(actors, front_door), front_door)
+    except REFUSED as error:
+        _refuse(str(error))
+    if json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print("\n".join(checking.lines(found)))
+
+
 @app.command()
 def dev(
-    actors: Actors,
+    actors: ProjectActors = None,
     front_door: FrontDoorOption = None,
     port: PortOption = 8080,
     data: DataOption = Path(".kubeactor"),
@@ -69,6 +122,10 @@ def dev(
 
     Example: kubeactor dev bank:Account --front-door bank:app
     """
+    try:
+        actors, front_door = _served(actors, front_door)
+    except REFUSED as error:
+        _refuse(str(error))
     arguments: dict[str, Any] = {
         "folder": str(data.absolute()),
         "actors": actors,
@@ -254,6 +311,23 @@ def _pair(text: str) -> tuple[str, str]:
     if not (name and equals and address):
         raise UserCodeError(f"--host takes name=address:port, not {text!r}")
     return name, address
+
+
+def _served(actors: list[str] | None, front_door: str | None) -> tuple[list[str], str | None]:
+    """What is named on the command line, else what the pyproject.toml here names.
+
+    Raises:
+        UserCodeError: when neither does.
+        ProjectError: when the file says something else.
+    """
+    if actors:
+        return actors, front_door
+    project = read_project(Path.cwd())
+    if project is None:
+        raise UserCodeError(
+            'name what to serve, as in bank:Account, or write [tool.kubeactor] env = "bank:Bank" into pyproject.toml'
+        )
+    return [project.env], front_door or project.front_door
 
 
 def _load(actors: list[str], front_door: str | None) -> Application:

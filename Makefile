@@ -1,7 +1,7 @@
 # `make` alone prints what there is. Everything runs from .venv, which is made from requirements/*.txt only.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help run test lint format bench soak restart lock clean
+.PHONY: help run test lint docs format bench soak restart lock clean
 
 # PYTHON makes .venv (3.11 or newer); PORT and DATA are where `make run` serves and keeps its data.
 PYTHON ?= python3
@@ -48,6 +48,11 @@ lint: $(DEV) ## Check style, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
+
+docs: $(DEV) ## Make the site in build/site; fails on a broken link or a code block that does not run
+	$(BIN)/python -m tests.docs.errors_page
+	$(BIN)/python -m pytest --quiet tests/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: $(DEV) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format .

@@ -126,6 +126,8 @@ class ActorError(Exception):
 class Problem(ActorError):
     """Raised by a user's method to refuse a call: commits nothing, `status` is 400-499, annotated members travel.
 
+    Catch it by its class, which is found by its name where it is imported, else as `Problem`.
+
     >>> class InsufficientFunds(Problem):
     ...     status = 409
     ...     balance: int
@@ -179,75 +181,108 @@ class Problem(ActorError):
 
 
 class CodecError(ActorError):
-    """Raised when a value has no stored or wire form; the detail names its path (`$.items[3].f`)."""
+    """Raised when a value has no stored or wire form; the detail names its path (`$.items[3].f`).
+
+    Store plain data, or the object through a typed `Key`; pass `id_of(stub)` instead of a stub.
+    """
 
     status = 400
 
 
 class ActorArgumentError(ActorError):
-    """Raised when arguments do not fit the method's type hints; the detail names the argument."""
+    """Raised when arguments do not fit the method's type hints; the detail names the argument.
+
+    Send what the hint of the named argument asks for.
+    """
 
     status = 400
     started: Started = "no"
 
 
 class StorageTypeError(ActorError):
-    """Raised when a value is not of the type that its typed key declares."""
+    """Raised when a value is not of the type that its typed key declares.
+
+    Put what the `Key` declares; to change its type, read it by the old `Key` and put it by a new name.
+    """
 
     status = 400
 
 
 class ActorUnauthenticatedError(ActorError):
-    """Raised when a call carries no valid credentials."""
+    """Raised when a call carries no valid credentials.
+
+    Send the token that the server expects.
+    """
 
     status = 401
     started: Started = "no"
 
 
 class ActorPrivateMethodError(ActorError):
-    """Raised when a method marked `@method(internal=True)` is called from outside."""
+    """Raised when a method marked `@method(internal=True)` is called from outside.
+
+    Call it from an actor or from the front door, or take `internal=True` away.
+    """
 
     status = 403
     started: Started = "no"
 
 
 class ActorUnknownBindingError(ActorError):
-    """Raised when no actor class is bound under that name."""
+    """Raised when no actor class is bound under that name.
+
+    Use a binding that the application declares; `kubeactor check` lists them.
+    """
 
     status = 404
     started: Started = "no"
 
 
 class ActorUnknownMethodError(ActorError):
-    """Raised when the class has no callable method of that name."""
+    """Raised when the class has no callable method of that name.
+
+    Call a public `async def` method of the class; for a renamed one give `@method(aliases=[...])`.
+    """
 
     status = 404
     started: Started = "no"
 
 
 class ActorReentrancyError(ActorError):
-    """Raised when a call would wait for itself: its chain, or a cycle of chains, comes back to the instance."""
+    """Raised when a call would wait for itself: its chain, or a cycle of chains, comes back to the instance.
+
+    Let one of the two `ctx.send` instead of calling; the ingress repeats a broken cycle by itself.
+    """
 
     status = 409
     started: Started = "no"
 
 
 class IdempotencyConflictError(ActorError):
-    """Raised when an idempotency key is used again for another method or body."""
+    """Raised when an idempotency key is used again for another method or body.
+
+    Take a new key for another call, and the same arguments for a repeated one.
+    """
 
     status = 409
     started: Started = "no"
 
 
 class BodyTooLargeError(ActorError):
-    """Raised when a call's body or result is above 4 MiB."""
+    """Raised when a call's body or result is above 4 MiB.
+
+    Split it over several calls, or keep large objects elsewhere and pass their address.
+    """
 
     status = 413
     started: Started = "no"
 
 
 class ActorQuotaError(ActorError):
-    """Raised when an instance has recorded as many keyed results as it may hold."""
+    """Raised when an instance has recorded as many keyed results as it may hold.
+
+    Call again later without a key, or spread the calls over more names.
+    """
 
     status = 429
     retryable = True
@@ -255,7 +290,10 @@ class ActorQuotaError(ActorError):
 
 
 class ActorMethodError(ActorError):
-    """Raised at the caller when the method raised something that is no ActorError; `cause` is its class name."""
+    """Raised at the caller when the method raised something that is no ActorError; `cause` is its class name.
+
+    Read the traceback in the host's log, under the request id.
+    """
 
     status = 500
     cause: str = ""
@@ -266,15 +304,24 @@ class ActorMethodError(ActorError):
 
 
 class ActorUnawaitedCallError(ActorError):
-    """Raised when a turn ends with a stub call that nobody awaited; the detail names file and line."""
+    """Raised when a turn ends with a stub call that nobody awaited; the detail names file and line.
+
+    Write `await` before the call, or use `ctx.send`.
+    """
 
 
 class BlockConcurrencyTimeoutError(ActorError):
-    """Raised when the function given to `block_concurrency_while` takes more than 30 s."""
+    """Raised when the function given to `block_concurrency_while` takes more than 30 s.
+
+    Do the slow part before, outside, or in an alarm.
+    """
 
 
 class ActorOverloadedError(ActorError):
-    """Raised when a queue is full; nothing was started."""
+    """Raised when a queue is full; nothing was started.
+
+    Repeat it after `Retry-After`; spread hot names if it lasts.
+    """
 
     status = 503
     retryable = True
@@ -284,7 +331,10 @@ class ActorOverloadedError(ActorError):
 
 
 class ActorFencedError(ActorError):
-    """Raised when the shard is not this host's at that epoch, or when code acts for a turn that has ended."""
+    """Raised when the shard is not this host's at that epoch, or when code acts for a turn that has ended.
+
+    Clients repeat it. In your own code: await what the turn starts before it returns.
+    """
 
     status = 503
     retryable = True
@@ -293,7 +343,10 @@ class ActorFencedError(ActorError):
 
 
 class ActorShardUnavailableError(ActorError):
-    """Raised when a shard has had no owner until the call's deadline."""
+    """Raised when a shard has had no owner until the call's deadline.
+
+    Repeat it; look why the host of that shard is away (`/readyz`).
+    """
 
     status = 503
     retryable = True
@@ -302,7 +355,10 @@ class ActorShardUnavailableError(ActorError):
 
 
 class ActorQuarantinedError(ActorError):
-    """Raised for an instance whose turns killed three workers within ten minutes, until it is released by hand."""
+    """Raised for an instance whose turns killed three workers within ten minutes, until it is released by hand.
+
+    Mend what ends the worker in its methods, then `kubeactor release`.
+    """
 
     status = 503
     started: Started = "no"
@@ -310,17 +366,26 @@ class ActorQuarantinedError(ActorError):
 
 
 class ActorMethodTimeoutError(ActorError):
-    """Raised when a turn used up its budget, or a call its deadline."""
+    """Raised when a turn used up its budget, or a call its deadline.
+
+    Split the work over alarms, or raise `@method(timeout_s=...)` or the call's `Kubeactor-Timeout`.
+    """
 
     status = 504
 
 
 class ActorFetchTimeoutError(ActorMethodTimeoutError):
-    """Raised when an instance's `fetch` used up its budget."""
+    """Raised when an instance's `fetch` used up its budget.
+
+    As for a method.
+    """
 
 
 class ActorOutputGateError(ActorError):
-    """Raised when a turn's batch was written but its sync failed or did not end in time."""
+    """Raised when a turn's batch was written but its sync failed or did not end in time.
+
+    Repeat it under the same key: it is applied once, whatever became of the first.
+    """
 
     status = 504
     retryable = True
@@ -328,7 +393,10 @@ class ActorOutputGateError(ActorError):
 
 
 class StorageLimitError(ActorError):
-    """Raised at the storage operation that would pass a bound; 507 when the disk is nearly full."""
+    """Raised at the storage operation that would pass a bound; 507 when the disk is nearly full.
+
+    Split the value, page with `scan`, or make room on the volume when the status is 507.
+    """
 
     status = 413
     disk: bool = False

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tests.harness.engine import Machine
 
-from kubeactor.engine import alarms, outbox
+from kubeactor import clock
 from kubeactor.limits import RETRY_MAX_S
 
 LONGEST_S = RETRY_MAX_S * 1.25
@@ -16,8 +16,7 @@ LONGEST_S = RETRY_MAX_S * 1.25
 
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let alarms and messages that wait for a time look at the virtual clock every 2 ms."""
-    monkeypatch.setattr(alarms, "WAKE_S", 0.002)
-    monkeypatch.setattr(outbox, "WAKE_S", 0.002)
+    monkeypatch.setattr(clock, "WAKE_S", 0.002)
 
 
 def now(m: Machine) -> datetime:

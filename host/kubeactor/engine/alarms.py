@@ -7,7 +7,6 @@ million pending alarms starts as fast as one with ten.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import logging
 from collections.abc import Coroutine
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from kubeactor.actor import Actor, AlarmInfo
+from kubeactor.clock import Timer
 from kubeactor.engine.backoff import backoff_s, counts
 from kubeactor.engine.instance import UNKNOWN, Instance
 from kubeactor.engine.layout import ALARM, DUE, due_key, instance_key, range_end, shard_prefix
@@ -37,8 +37,6 @@ LOADED_PER_SHARD_MIN: Final = 16
 # Alarms under way at once, and started in one go before calls get their turn again.
 RUNNING: Final = 256
 BURST: Final = 8
-# The longest sleep, so that a step of the wall clock is noticed.
-WAKE_S: Final = 1.0
 
 log = logging.getLogger("kubeactor.alarms")
 
@@ -125,7 +123,7 @@ class Alarms:
         # Shard -> due row up to which all are in the heap; None: all of them.
         self._horizon: dict[int, bytes | None] = {}
         self._running: set[bytes] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._per_shard = LOADED_PER_SHARD_MIN
         self.ran = 0
         self._generation = 0
@@ -260,8 +258,7 @@ class Alarms:
             self._timer = None
         if not self._heap or len(self._running) >= RUNNING or self._engine.stopping:
             return
-        wait_s = max(0.0, (self._heap[0][0] - self._engine.clock.now_us()) / 1e6)
-        self._timer = self._engine.loop.call_later(min(wait_s, WAKE_S), self.fire)
+        self._timer = self._engine.clock.wake_at(self._engine.loop, self._heap[0][0], self.fire)
 
     def fire(self) -> None:
         """Start what is due, a few at a time so that calls keep their latency."""
@@ -305,7 +302,8 @@ class Alarms:
         row = self.row(instance)
         if row is not None and not row.parked and not self._engine.stopping:
             if after_s:
-                self._engine.loop.call_later(after_s, self._again, instance.shard, row.next_us, instance.key)
+                engine = self._engine
+                engine.clock.call_later(engine.loop, after_s, self._again, instance.shard, row.next_us, instance.key)
             else:
                 self._add(instance.shard, row.next_us, instance.key)
         self._arm()
@@ -313,6 +311,11 @@ class Alarms:
     def _again(self, shard: int, due_us: int, key: bytes) -> None:
         self._add(shard, due_us, key)
         self._arm()
+
+    @property
+    def running(self) -> int:
+        """Alarms whose turn runs or waits for its turn."""
+        return len(self._running)
 
     @property
     def pending_in_memory(self) -> int:

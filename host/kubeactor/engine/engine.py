@@ -461,10 +461,13 @@ class Engine:
         if isinstance(raised, asyncio.CancelledError) and self.stopping:
             return ActorFencedError(f"{name} was cancelled: this host is going down; nothing was committed")
         instance = instance_text(call.instance)
-        log.error("%s of %s raised", call.method, instance, exc_info=raised)
+        log.error("%s of %s raised", call.method, instance, exc_info=raised, extra={"call": call})
         cause = type(raised).__name__
-        detail = f"{name} raised {cause}: {raised}" if self._detail else f"{name} raised {cause}; see the host's log"
-        return ActorMethodError(detail, cause=cause)
+        if not self._detail:
+            return ActorMethodError(f"{name} raised {cause}; see the host's log", cause=cause)
+        error = ActorMethodError(f"{name} raised {cause}: {raised}", cause=cause)
+        error.__cause__ = raised  # a caller in this process shows the traceback
+        return error
 
     # --- replying
 
@@ -559,11 +562,15 @@ class Engine:
     def fail(self, why: str) -> None:
         """A write or a sync failed: nothing leaves any more; the worker has to be replaced."""
         if self.failure is None:
-            self.failure = why
-            self.gate.broken = True
-            self.stopping = True
+            self.halt(why)
             log.critical("nothing leaves this host any more: %s", why)
             self._failed_hook(why)
+
+    def halt(self, why: str) -> None:
+        """From here on nothing starts, is written or leaves, as of a process that has died."""
+        self.failure = why
+        self.gate.broken = True
+        self.stopping = True
 
     async def close(self, grace_s: float = 2.0) -> None:
         """Admit nothing, let running turns end, cancel the rest, sync, close the store."""

@@ -58,8 +58,8 @@ class NoPage:
         """Nothing."""
 
 
-class EngineLoop(uvloop.Loop):
-    """The loop of a worker that runs turns."""
+class Stepping(asyncio.AbstractEventLoop):
+    """What a loop needs to run turns, to be mixed into its class."""
 
     page: Page = NoPage()
     _stepping: bytes | None = None
@@ -103,6 +103,10 @@ class EngineLoop(uvloop.Loop):
             self.page.leave()
         else:
             self.page.enter(outer)
+
+
+class EngineLoop(Stepping, uvloop.Loop):  # type: ignore[misc]
+    """The loop of a worker that runs turns."""
 
 
 def new_event_loop() -> EngineLoop:

@@ -52,8 +52,6 @@ MESSAGES: Final = 1000
 BYTES: Final = 64 * 1024 * 1024
 UNKNOWN_RETRY_S: Final = 0.05
 STALLED_RETRY_S: Final = 0.01
-# The longest sleep, so that a step of the wall clock is noticed.
-WAKE_S: Final = 1.0
 
 log = logging.getLogger("kubeactor.outbox")
 
@@ -284,9 +282,8 @@ class Outbox:
             return
         entry = pair[0]
         engine = self._engine
-        wait_s = (entry.row.next_us - engine.clock.now_us()) / 1e6
-        if wait_s > 0:
-            engine.loop.call_later(min(wait_s, WAKE_S), self._deliver, sender, key)
+        if entry.row.next_us > engine.clock.now_us():
+            engine.clock.wake_at(engine.loop, entry.row.next_us, self._deliver, sender, key)
             return
         binding, identity = key
         call = Call(
@@ -315,7 +312,7 @@ class Outbox:
             return
         if not counts(outcome):
             delay = UNKNOWN_RETRY_S if outcome.started == "unknown" else float(outcome.retry_after_s or 1)
-            self._engine.loop.call_later(delay, self._deliver, sender, key)
+            self._engine.clock.call_later(self._engine.loop, delay, self._deliver, sender, key)
             return
         self.failed += 1
         attempts = entry.row.attempts + 1
@@ -388,9 +385,8 @@ class Outbox:
         if not instance.type.has_undelivered:
             self._park(sender, entry)
             return
-        wait_s = (entry.row.next_us - engine.clock.now_us()) / 1e6
-        if wait_s > 0:
-            engine.loop.call_later(min(wait_s, WAKE_S), self._tell, sender, entry)
+        if entry.row.next_us > engine.clock.now_us():
+            engine.clock.wake_at(engine.loop, entry.row.next_us, self._tell, sender, entry)
             return
         deadline = engine.clock.monotonic() + CALL_MAX_S * 100
         engine.admit(instance, UndeliveredCall(self, instance, sender, entry, deadline))
@@ -405,7 +401,8 @@ class Outbox:
         if not self._alive(sender):
             return
         if not counts(error):
-            self._engine.loop.call_later(float(error.retry_after_s or 1), self._tell, sender, entry)
+            delay = float(error.retry_after_s or 1)
+            self._engine.clock.call_later(self._engine.loop, delay, self._tell, sender, entry)
             return
         told = entry.row.told + 1
         if told >= MESSAGE_ATTEMPTS:

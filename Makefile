@@ -1,7 +1,7 @@
 # `make` alone prints what there is. Everything runs from .venv, which is made from requirements/*.txt only.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help run test lint docs format bench soak restart lock clean
+.PHONY: help run test lint docs format bench soak restart chart lock clean
 
 # PYTHON makes .venv (3.11 or newer); PORT and DATA are where `make run` serves and keeps its data.
 PYTHON ?= python3
@@ -69,6 +69,9 @@ soak: $(DEV) ## Ten minutes at full load: does the memory hold? (SOAK_SECONDS=60
 restart: $(DEV) ## Time from SIGKILL of the worker under full load to the next success (ROUNDS=50)
 	@sh tests/tools.sh
 	$(BIN)/python bench/restart.py --rounds $(ROUNDS)
+
+chart: $(DEV) ## Renew what the Helm chart has from elsewhere: crds/, its README, its schema's descriptions
+	$(BIN)/python charts/generate.py
 
 LOCK := uv pip compile --quiet --upgrade pyproject.toml --group build --universal --python-version 3.11 \
   --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links

@@ -1,4 +1,4 @@
-"""What of the chart is made from something else: its copy of crds/, its README, and the descriptions in its schema.
+"""What is made from the chart or for it: its copy of crds/, its README, its schema's descriptions, the table of its rules.
 
 The comments in values.yaml are the one place where a value is documented. `make chart` runs this, tests compare.
 """
@@ -17,7 +17,9 @@ __all__ = ["CHART", "Value", "generated", "values"]
 
 CHART: Final = Path(__file__).parent / "kubeactor"
 CRDS: Final = CHART.parents[1] / "crds"
+SECURITY: Final = CHART.parents[1] / "docs" / "security.md"
 
+MARK: Final = "<!-- The rules of the chart, written here by `make chart`. -->"
 HEAD: Final = """\
 # The kubeactor chart
 
@@ -108,12 +110,32 @@ def described(schema: dict[str, Any], found: list[Value]) -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
+def rules() -> list[dict[str, list[str]]]:
+    """The rules of the operator's role in a namespace, as the chart's template has them."""
+    text = (CHART / "templates" / "_rules.tpl").read_text()
+    found = re.search(r'define "kubeactor\.rules" -\}\}\n(.*?)\{\{-? end', text, re.DOTALL)
+    assert found
+    read: list[dict[str, list[str]]] = yaml.safe_load(found[1])
+    return read
+
+
+def security(page: str) -> str:
+    """The page with the table of the rules; the mark above it says where."""
+    rows = "".join(
+        f"| {', '.join(rule['resources'])} | {rule['apiGroups'][0] or 'core'} | {', '.join(rule['verbs'])} |\n"
+        for rule in rules()
+    )
+    table = f"| resources | group | verbs |\n| --- | --- | --- |\n{rows}"
+    return re.sub(rf"(?<={re.escape(MARK)}\n\n)(\|.*\n)*", table, page)
+
+
 def generated() -> dict[Path, bytes]:
     """Every file that is made, with what it must hold."""
     found = list(values((CHART / "values.yaml").read_text()))
     schema = CHART / "values.schema.json"
     files = {
         CHART / "README.md": readme(yaml.safe_load((CHART / "Chart.yaml").read_text()), found).encode(),
+        SECURITY: security(SECURITY.read_text()).encode(),
         schema: described(json.loads(schema.read_text()), found).encode(),
     }
     return files | {CHART / "files" / "crds" / each.name: each.read_bytes() for each in CRDS.glob("*.yaml")}

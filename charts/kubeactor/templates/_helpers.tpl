@@ -1,5 +1,4 @@
-{{/* The label app.kubernetes.io/name stays `kubeactor` whatever the release is called: the hosts' NetworkPolicies let the
-     operator in by it. */}}
+{{/* The label app.kubernetes.io/name is `kubeactor` whatever the release is called, so that one selector finds all operators. */}}
 
 {{/* At most 63 characters and always a letter first, since a Service is called so: a release name has at most 53. */}}
 {{- define "kubeactor.fullname" -}}

@@ -1,4 +1,4 @@
-"""What is made from the chart or for it: its copy of crds/, its README, its schema's descriptions, the table of its rules.
+"""What is made from the chart or for it: a copy of crds/, a README, the schema's descriptions, the table of its rules.
 
 The comments in values.yaml are the one place where a value is documented. `make chart` runs this, tests compare.
 """

@@ -67,7 +67,8 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._transport.write(message)
         try:
-            return await asyncio.wait_for(self._answer, timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 loses a cancellation beside an answer
+                return await self._answer
         except TimeoutError as error:
             self.close()
             raise UnknownOutcomeError(f"no answer within {timeout_s} s") from error

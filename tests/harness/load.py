@@ -69,6 +69,9 @@ class Load:
     async def run(self, chaos: Awaitable[None]) -> None:
         """Keep all clients busy while `chaos` runs, then check everything.
 
+        The first client that fails ends the run: `chaos` and the other clients are cancelled, and a step that outlives
+        its cancellation is its client's last.
+
         Raises:
             ExceptionGroup: of the AssertionErrors of clients that saw what must not be.
         """
@@ -79,8 +82,10 @@ class Load:
                 tasks.create_task(self._serve(lambda c=client, n=number: self._debit(c, n)))  # type: ignore[misc]
             for client, payments in self.payers:
                 tasks.create_task(self._serve(lambda c=client, p=payments: p.transfer(c, self.rng)))  # type: ignore[misc]
-            await chaos
-            self._stop.set()
+            try:
+                await chaos
+            finally:
+                self._stop.set()
         await self.check()
 
     async def check(self) -> None:
@@ -107,12 +112,15 @@ class Load:
         self, step: Callable[[], Awaitable[object]], look: Callable[[], Awaitable[None]] | None = None
     ) -> None:
         lost_touch = False
-        while not self._stop.is_set():
-            try:
-                if lost_touch and look is not None:
-                    await look()
-                lost_touch = False
-                await step()
-            except (ConnectionRefusedError, UnknownOutcomeError):
-                lost_touch = True
-                await asyncio.sleep(0.005)  # nothing waits for it: a client that can't connect tries again
+        try:
+            while not self._stop.is_set():
+                try:
+                    if lost_touch and look is not None:
+                        await look()
+                    lost_touch = False
+                    await step()
+                except (ConnectionRefusedError, UnknownOutcomeError):
+                    lost_touch = True
+                    await asyncio.sleep(0.005)  # nothing waits for it: a client that can't connect tries again
+        finally:
+            self._stop.set()  # before the others are cancelled

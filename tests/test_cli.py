@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 from tests.harness.dev import BANK, free_port
-from tests.harness.program import refused, running
+from tests.harness.program import COMMAND, ENVIRONMENT, refused, running
+
+from kubeactor.cli import app
 
 NEEDY = """
 from kubeactor import Actor, Binding, Env, Secret
@@ -63,7 +66,7 @@ def test_a_bad_front_door_is_named(tmp_path: Path, door: str, says: str) -> None
 def test_code_that_fails_at_import_is_told_with_its_error(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1 / 0\n")
     says = one_sentence(refused(*dev(tmp_path / "data", "broken:A"), folder=tmp_path))
-    assert says == "broken can't be imported: ZeroDivisionError: division by zero"
+    assert says == "broken can't be imported: ZeroDivisionError: division by zero (broken.py, line 1)"
 
 
 @pytest.mark.parametrize("command", ["dev", "host", "ingress"])
@@ -107,7 +110,10 @@ def test_a_data_folder_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with running(tmp_path / "log", *dev(data, "lab:Lab", port=0), "--port", "{port}") as program:
         program.ready()
-        wanted = f"the data folder {data} is in use by another kubeactor: stop that one, or choose another --data"
+        wanted = (
+            f"the data folder {data} is in use by another kubeactor, pid {program.process.pid}:"
+            " stop that one, or choose another --data"
+        )
         assert one_sentence(refused(*dev(data, "lab:Lab"))) == wanted
         assert one_sentence(refused(*dev(data, "lab:Lab"), "--hosts", "2")) == wanted
         host = ["host", "lab:Lab", "--data", str(data), "--port", str(free_port())]
@@ -130,3 +136,50 @@ def test_more_hosts_may_take_over_a_data_folder_but_not_fewer_than_have_shards(t
     says = f"the shards in {data} are on host-0, host-1: start with --hosts 2 or more, or with another data folder"
     assert one_sentence(refused(*dev(data, "lab:Lab"))) == says
     assert one_sentence(refused(*dev(data, "lab:Lab"), "--hosts", "1")) == says
+
+
+TWO = """
+from kubeactor import Actor
+class A(Actor):
+    async def put(self, value: int) -> None: await self.ctx.storage.put("x", value)
+    async def read(self) -> None: await self.ctx.storage.get("x")
+class B(A): ...
+"""
+
+
+def test_data_of_a_binding_that_is_declared_no_more_is_named(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO)
+    data = tmp_path / "data"
+    both = dev(data, "two:A", "two:B", "C=two:B", port=0)
+    with running(tmp_path / "log", *both, "--port", "{port}", folder=tmp_path) as program:
+        program.ready()
+        program.http.post("/v1/actors/B/b/put", json=[1]).raise_for_status()
+        program.http.post("/v1/actors/C/c/read").raise_for_status()  # leaves no data
+        program.stop()
+    says = f"the data in {data} has instances of B, which nothing is bound as any more:"
+    result = subprocess.run(
+        [*COMMAND, *dev(data, "two:A")], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=30
+    )
+    assert result.returncode == 2
+    last = result.stderr.splitlines()[-1]
+    assert last == f"kubeactor: {says} name a class for it (B=module:Class), or start with another --data"
+    assert "Traceback" not in result.stderr
+
+
+def test_the_data_folder_is_kept_out_of_git_unless_it_says_something_else(tmp_path: Path) -> None:
+    for text in ("*\n", "mine\n"):
+        with running(tmp_path / "log", *dev(tmp_path / "data", "lab:Lab", port=0), "--port", "{port}") as program:
+            program.ready()
+            assert (tmp_path / "data" / ".gitignore").read_text() == text
+            program.stop()
+        (tmp_path / "data" / ".gitignore").write_text("mine\n")
+
+
+def test_each_command_has_help_with_an_example() -> None:
+    commands = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
+    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    assert {"check", "dev", "host", "ingress"} <= set(names)
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert "Example: kubeactor " in (command.callback.__doc__ or "")
+        assert command.callback.__name__ in commands

@@ -180,10 +180,12 @@ def test_changed_code_serves_on_the_same_data_and_port(tmp_path: Path, options: 
         change(code, COUNTER.format(step=10))
         count = until(program, 10, count)
         change(code, COUNTER.format(step=100) + "\nthis is no Python")
-        program.prints("the changed code can't be loaded; waiting for the next change")
-        program.prints("counter can't be imported: SyntaxError")
+        program.prints("the changed code can't be loaded, the one before serves on: counter can't be imported: SyntaxE")
+        workers = program.workers()
+        assert program.http.post("/v1/actors/COUNTER/a/add").json() == [count + 1, 10]
+        assert program.workers() == workers
         change(code, COUNTER.format(step=1000))
-        until(program, 1000, count)
+        until(program, 1000, count + 1)
         assert program.stop()[0] == 0
 
 
@@ -191,10 +193,11 @@ def test_a_module_that_the_changed_code_needs_may_come_after_it(tmp_path: Path) 
     code = tmp_path / "counter.py"
     code.write_text(COUNTER.format(step=1))
     with dev(tmp_path, actors="counter:Counter", code=tmp_path) as program:
+        count = until(program, 1)
         change(code, "import other\n" + COUNTER.format(step="other.STEP"))
         program.prints("counter can't be imported: No module named 'other'")
         (tmp_path / "other.py").write_text("STEP = 5\n")
-        until(program, 5)
+        until(program, 5, count)
 
 
 def change(path: Path, text: str) -> None:

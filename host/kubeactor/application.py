@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import traceback
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kubeactor.actor import Actor, ActorType
 from kubeactor.env import Binding, Env, make_env
 from kubeactor.ids import BINDING
+from kubeactor.tracebacks import is_users
 
 if TYPE_CHECKING:
     from kubeactor.call import Dispatcher
@@ -178,10 +180,18 @@ def _import_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name == name or name.startswith(f"{error.name}."):
             raise UserCodeError(f"there is no module {name!r} here or on the Python path{_nearest(name)}") from error
-        raise UserCodeError(f"{name} can't be imported: {error}") from error
+        raise UserCodeError(f"{name} can't be imported: {error}{_place(error)}") from error
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
-        raise UserCodeError(f"{name} can't be imported: {type(error).__name__}: {text}") from error
+        raise UserCodeError(f"{name} can't be imported: {type(error).__name__}: {text}{_place(error)}") from error
+
+
+def _place(error: BaseException) -> str:
+    """The user's line that raised it; a SyntaxError tells its own."""
+    if isinstance(error, SyntaxError):
+        return ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 def _nearest(name: str) -> str:

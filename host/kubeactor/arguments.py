@@ -166,6 +166,11 @@ class Arguments:
         if self._rest is None and not any(each.required for each in self._keywords):
             self._array = _reader(self._positional, array_like=True)
 
+    @property
+    def parameters(self) -> list[_Parameter]:
+        """Each with its `name`, `hint` and whether it is `required`; without those of `*args` and `**kwargs`."""
+        return [*self._positional, *self._keywords]
+
     # Arguments -------------------------------------------------------------------------------------------------------
 
     def decode(self, body: bytes, format: int) -> Bound:

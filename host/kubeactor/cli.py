@@ -11,22 +11,28 @@ from typing import Annotated, Any, Final, NoReturn
 import msgspec
 import typer
 
-from kubeactor import parked_commands
+from kubeactor import parked_commands, terminal
 from kubeactor.application import Application, UserCodeError
 from kubeactor.child import Timing
 from kubeactor.limits import SHARDS_DEFAULT, SHARDS_MAX
 from kubeactor.listeners import ListenError, Listeners
-from kubeactor.namespace import Namespace, claim
+from kubeactor.namespace import Namespace, claim, ignore
 from kubeactor.parked import Retry
 from kubeactor.placement import PlacementError
 from kubeactor.project import ProjectError, read_project
+from kubeactor.reload import Reload, trial_command
 from kubeactor.sources import Sources
 from kubeactor.supervisor import Supervisor
+from kubeactor.tracebacks import DevFormatter
 from kubeactor.worker import WorkerFatalError, WorkerSpec
 
 __all__ = ["main"]
 
 HOSTS_MAX: Final = 16
+# Ctrl-C ends `dev` within a second: what runs may go on for a while, then its connections are cut, then it is killed.
+DEV_GRACE_S: Final = 0.4
+DEV_KILL_S: Final = 0.9
+DEV_LOG: Final = "%(asctime)s %(levelname)s %(where)s%(name)s: %(message)s"
 USAGE: Final = 2
 REFUSED: Final = (UserCodeError, ProjectError, ListenError, WorkerFatalError, PlacementError, OSError)
 
@@ -117,6 +123,7 @@ def dev(
     address: AddressOption = "127.0.0.1",
     reload: Annotated[bool, typer.Option(help="Start anew when the code changes; storage stays.")] = True,
     idle_s: Annotated[float, typer.Option("--idle", min=0.1, help="Seconds until an idle instance is evicted.")] = 60.0,
+    calls: Annotated[bool | None, typer.Option(help="Print a line a call; on a terminal that is the default.")] = None,
 ) -> None:
     """Serve actors on this machine: one process without an inner socket, or `--hosts N` with an ingress.
 
@@ -126,11 +133,15 @@ def dev(
         actors, front_door = _served(actors, front_door)
     except REFUSED as error:
         _refuse(str(error))
+    coloured = terminal.has_colours(sys.stdout)
+    options: dict[str, Any] = {"detail": True, "grace_s": DEV_GRACE_S, "idle_s": idle_s, "declared_only": True}
+    if sys.stdout.isatty() if calls is None else calls:
+        options["calls"] = {"colours": coloured}
     arguments: dict[str, Any] = {
         "folder": str(data.absolute()),
         "actors": actors,
         "front_door": front_door,
-        "options": {"detail": True, "grace_s": 1.0, "idle_s": idle_s},
+        "options": options,
     }
     listeners = Listeners()
     sources = Sources(Path.cwd())
@@ -138,6 +149,7 @@ def dev(
         if not listeners.reexecuted:  # code that was changed may be broken now: `preload` tells, and waits
             _load(actors, front_door)
         workers = _dev_workers(listeners, Namespace(data, shards), address, port, hosts, arguments)
+        ignore(data)
     except REFUSED as error:
         _refuse(str(error))
 
@@ -145,10 +157,18 @@ def dev(
         application = _load(actors, front_door)
         sources.add(application.source_files())
         if not listeners.reexecuted:
-            _greet(application, address, workers[-1].sockets[0].getsockname()[1])
+            url = f"http://{address}:{workers[-1].sockets[0].getsockname()[1]}"
+            lines = terminal.greeting(application.bindings, url, str(data), terminal.paint(coloured))
+            print("\n".join(lines), flush=True)
 
-    watch = sources.changed if reload else None
-    _supervise(Supervisor(workers, listeners=listeners, preload=preload, timing=Timing(grace_s=2.0), watch=watch))
+    watch = Reload(sources.changed, trial_command(actors, front_door)) if reload else None
+    timing = Timing(grace_s=DEV_KILL_S)
+    supervisor = Supervisor(workers, listeners=listeners, preload=preload, timing=timing, watch=watch)
+    try:
+        _supervise(supervisor, DevFormatter(DEV_LOG, "%H:%M:%S"))
+    finally:
+        if watch is not None:
+            watch.close()
 
 
 def _dev_workers(
@@ -348,17 +368,10 @@ def _no_dispatcher() -> NoReturn:
     raise UserCodeError("the code makes a call while it is imported: make it in a method, or in the Env's lifespan")
 
 
-def _greet(application: Application, address: str, port: int) -> None:
-    print(f"kubeactor serves http://{address}:{port}")
-    for binding, bound in application.bindings.items():
-        print(f"  {binding}  {', '.join(sorted(bound.methods))}")
-    binding, bound = next(iter(application.bindings.items()))
-    example = next(iter(bound.methods), "")
-    print(f"  curl -X POST http://{address}:{port}/v1/actors/{binding}/alice/{example}", flush=True)
-
-
-def _supervise(supervisor: Supervisor) -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
+def _supervise(supervisor: Supervisor, formatter: logging.Formatter | None = None) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter or logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
         status = supervisor.run()

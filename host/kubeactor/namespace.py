@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +15,12 @@ from kubeactor.placement import PlacementError, Table
 from kubeactor.placement_file import load
 from kubeactor.worker import WorkerFatalError
 
-__all__ = ["Namespace", "claim"]
+__all__ = ["Namespace", "claim", "ignore"]
 
 PLACEMENT: Final = "placement.json"
 NAMESPACE: Final = "namespace"
 LOCK: Final = "supervisor.lock"
+PID_BYTES: Final = 20
 
 
 class Namespace:
@@ -101,10 +103,20 @@ def claim(folder: Path) -> Path:
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        holder = os.pread(lock, PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
         os.close(lock)
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             raise
         raise WorkerFatalError(
-            f"the data folder {folder.parent} is in use by another kubeactor: stop that one, or choose another --data"
+            f"the data folder {folder.parent} is in use by another kubeactor, pid {holder}:"
+            " stop that one, or choose another --data"
         ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
     return folder
+
+
+def ignore(folder: Path) -> None:
+    """Keep a data folder out of git, unless its own .gitignore says something else already."""
+    with suppress(FileExistsError), (folder / ".gitignore").open("x") as file:
+        file.write("*\n")

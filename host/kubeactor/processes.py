@@ -28,6 +28,7 @@ from kubeactor.engine.engine import Engine
 from kubeactor.engine.loop import new_event_loop
 from kubeactor.engine.store import Store, StoreError
 from kubeactor.engine.volume import Volume, VolumeMismatchError
+from kubeactor.engine.watched import WatchedEngine
 from kubeactor.env import Env
 from kubeactor.host import HostServer, place
 from kubeactor.ingress.app import make_app
@@ -40,6 +41,7 @@ from kubeactor.placement import PlacementError, Table, adopted, plan
 from kubeactor.placement_file import Placement, PlacementWatcher, load, save
 from kubeactor.router import Router
 from kubeactor.standby import Standby
+from kubeactor.terminal import standard_lines
 from kubeactor.wire import HOST
 from kubeactor.worker import WorkerContext, WorkerFatalError
 
@@ -357,8 +359,10 @@ def _open_engine(
         raise WorkerFatalError(str(error)) from error
     if recorded and volume.row.volume != recorded:
         raise WorkerFatalError(f"VolumeLost: {path} is volume {volume.row.volume}, the table says {recorded}")
+    if options.get("declared_only") and not context.restarts:
+        _refuse_undeclared(application, volume, namespace.folder)
     loop = asyncio.get_running_loop()
-    return Engine(
+    engine = (WatchedEngine if "calls" in options else Engine)(
         application,
         store,
         volume,
@@ -371,6 +375,18 @@ def _open_engine(
         method_timeout_s=float(options.get("method_timeout_s", 30.0)),
         alarm_timeout_s=float(options.get("alarm_timeout_s", 30.0)),
     )
+    if isinstance(engine, WatchedEngine):
+        engine.watcher = standard_lines(loop.call_later, options["calls"]["colours"])
+    return engine
+
+
+def _refuse_undeclared(application: Application, volume: Volume, folder: Path) -> None:
+    stored = volume.bindings()
+    if left := sorted(stored - application.bindings.keys()):
+        raise WorkerFatalError(
+            f"the data in {folder} has instances of {', '.join(left)}, which nothing is bound as any more:"
+            f" name a class for it ({left[0]}=module:Class), or start with another --data"
+        )
 
 
 def _own_all(engine: Engine, namespace: Namespace) -> None:

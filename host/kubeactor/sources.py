@@ -31,8 +31,11 @@ class Sources:
         self._added.update((path, _stamp(path)) for path in files if path not in self._found)
 
     def changed(self) -> bool:
-        """Whether one of them has another time of change than it had, is gone, or is new."""
-        return self._find() != self._found or any(_stamp(path) != stamp for path, stamp in self._added.items())
+        """Whether one of them has another time of change than when this was asked last, is gone, or is new."""
+        found, added = self._find(), {path: _stamp(path) for path in self._added}
+        changed = (found, added) != (self._found, self._added)
+        self._found, self._added = found, added
+        return changed
 
     def _find(self) -> dict[Path, int]:
         return {path: _stamp(path) for path in islice(_python_files(self._folder), FILES_MAX)}

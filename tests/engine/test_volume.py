@@ -9,7 +9,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from kubeactor.engine.layout import VOLUME, epoch_key
+from kubeactor.engine.layout import (
+    ALARM,
+    DATA,
+    INBOX,
+    OUTBOX,
+    PARKED,
+    VOLUME,
+    due_key,
+    epoch_key,
+    instance_key,
+    numbered_key,
+)
 from kubeactor.engine.store import Store, WriteBatch, new_batch
 from kubeactor.engine.volume import ShardState, Volume, VolumeMismatchError
 
@@ -96,3 +107,19 @@ def test_a_volume_of_a_newer_release_is_refused(store: Store) -> None:
     store.write(batch)
     with pytest.raises(VolumeMismatchError, match="newer release"):
         Volume(store, **IDENTITY)
+
+
+def test_it_tells_which_bindings_have_rows(store: Store) -> None:
+    volume = Volume(store, **IDENTITY)
+    assert volume.bindings() == set()
+    batch = new_batch()
+    for shard in (0, 3, 7):
+        for number in range(5):
+            batch.put(instance_key(shard, DATA, b"DATA\0%d\0key" % number), b"x")
+    batch.put(instance_key(3, ALARM, b"ALARM\0a"), b"x")
+    batch.put(due_key(3, 5, b"DUE\0a"), b"")  # beside an alarm's own row
+    batch.put(numbered_key(7, OUTBOX, b"OUT\0a", 1), b"x")
+    batch.put(numbered_key(2, PARKED, b"PARKED_2\0a", 0), b"")
+    batch.put(instance_key(1, INBOX, b"INBOX\0a\0b"), b"x")  # what was received is no state that anybody would miss
+    store.write(batch)
+    assert volume.bindings() == {"DATA", "ALARM", "OUT", "PARKED_2"}

@@ -144,6 +144,8 @@ class Machine:
         prepare: called with each new engine before it begins to serve.
     """
 
+    engine_class: type[Engine] = Engine
+
     def __init__(
         self,
         folder: Path,
@@ -196,7 +198,7 @@ class Machine:
         """Open the folder and serve."""
         self.store = TestStore(self._folder / f"db{self._crashes}")
         self.volume = Volume(self.store, namespace=NAMESPACE, host=self._host, shards=self.shards)
-        self.engine = Engine(
+        self.engine = self.engine_class(
             self.application,
             self.store,
             self.volume,

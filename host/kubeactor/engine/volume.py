@@ -12,13 +12,14 @@ from typing import Final
 
 import msgspec
 
-from kubeactor.engine.layout import EPOCH, VOLUME, epoch_key, range_end
+from kubeactor.engine.layout import ALARM, DATA, EPOCH, META, OUTBOX, PARKED, VOLUME, epoch_key, range_end
 from kubeactor.engine.store import Store, StoreError, new_batch
 
 __all__ = ["ShardState", "Volume", "VolumeMismatchError"]
 
 FORMAT: Final = 1
 OWNED: Final = "owned"
+INSTANCE_ROWS: Final = (DATA, ALARM, OUTBOX, PARKED)
 
 
 class VolumeMismatchError(StoreError):
@@ -86,6 +87,19 @@ class Volume:
     def owned(self) -> dict[int, int]:
         """Epoch by shard, of those that this volume serves."""
         return {shard: state.epoch for shard, state in self.states.items() if state.state == OWNED}
+
+    def bindings(self) -> set[str]:
+        """The bindings that rows of instances belong to; skips from one to the next."""
+        found = set()
+        at = b"\0"
+        while (row := next(self._store.rows(at, META), None)) is not None:
+            shard, kind, rest = row[0][:2], row[0][2:3], row[0][3:]
+            at = shard + range_end(kind)
+            if kind in INSTANCE_ROWS:
+                binding = rest.partition(b"\0")[0]
+                found.add(binding.decode())
+                at = shard + kind + binding + b"\1"
+        return found
 
     def grant(self, grants: Sequence[tuple[int, int]]) -> list[int]:
         """Store grants of empty shards, synced; one that is owned at that epoch already stays as it is.

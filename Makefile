@@ -1,7 +1,7 @@
 # `make` alone prints what there is. Everything runs from .venv, which is made from requirements/*.txt only.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help run test lint docs format bench soak restart chart lock clean
+.PHONY: help run test lint docs format cluster cluster-delete bench soak restart chart lock clean
 
 # PYTHON makes .venv (3.11 or newer); PORT and DATA are where `make run` serves and keeps its data.
 PYTHON ?= python3
@@ -22,7 +22,7 @@ DEV := .venv/dev.stamp
 TYPED := host operator bench examples
 
 help: ## Print this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F '\t' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
 run: $(RUN) ## Serve the example bank at http://127.0.0.1:8080 (PORT=9000 DATA=/some/dir)
 	@printf '%s\n' 'The bank opens at http://127.0.0.1:$(PORT), its accounts are kept in $(DATA). In another terminal:' '' \
@@ -57,6 +57,15 @@ docs: $(DEV) ## Make the site in build/site; fails on a broken link or a code bl
 format: $(DEV) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+cluster: $(DEV) ## Start the test cluster, three nodes with the images of this checkout (tests/cluster/README.md)
+	@sh tests/tools.sh
+	@tests/cluster/cluster.sh up
+	@tests/cluster/images.sh
+	@echo 'tests/cluster/cluster.sh in kubectl get pods -A    # or any other command, curl too'
+
+cluster-delete: ## Delete it; what was built stays for the next one
+	@tests/cluster/cluster.sh down
 
 bench: $(DEV) ## Compare with a hand-rolled C server (QUICK=1: two minutes; SYNC_MS=0.25: as on such a disk)
 	@sh tests/tools.sh

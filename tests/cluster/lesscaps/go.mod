@@ -1,0 +1,3 @@
+module kubeactor.test/lesscaps
+
+go 1.26.0

@@ -1,4 +1,4 @@
-"""mkimage.py ROOT NAME OUT COMMAND...: an image archive from a root folder, as `docker load` takes it: one layer, one config."""
+"""mkimage.py ROOT NAME OUT COMMAND...: an image archive from a root folder, as `docker load` takes it: one layer."""
 
 from __future__ import annotations
 

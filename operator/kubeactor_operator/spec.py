@@ -238,8 +238,8 @@ class ActorNamespace(_Model, frozen=True):
         try:
             return msgspec.convert(dict(body), cls)
         except msgspec.ValidationError as error:
-            what, _, where = str(error).rpartition(" - at `$.")
-            raise SpecError(f"{where.rstrip('`') or 'the object'}: {what or error}") from error
+            what, _, where = str(error).partition(" - at `$.")
+            raise SpecError(f"{where.rstrip('`') or 'the object'}: {what}") from error
 
     @property
     def name(self) -> str:

@@ -47,6 +47,7 @@ lint: $(DEV) ## Check style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
+	$(BIN)/python tests/typing/check.py
 	$(BIN)/lint-imports
 
 docs: $(DEV) ## Make the site in build/site; fails on a broken link or a code block that does not run

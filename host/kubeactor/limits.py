@@ -9,6 +9,7 @@ from typing import Final
 
 __all__ = [
     "ALARM_ATTEMPTS",
+    "ALARM_TIMEOUT_MAX_S",
     "BODY_BYTES",
     "CALL_DEFAULT_S",
     "CALL_MAX_S",
@@ -58,6 +59,7 @@ LIST_BYTES: Final = 16 * MIB
 CALL_DEFAULT_S: Final = 60.0
 CALL_MAX_S: Final = 300.0
 METHOD_TIMEOUT_S: Final = 30.0
+ALARM_TIMEOUT_MAX_S: Final = 900.0
 
 INSTANCE_QUEUE_TURNS: Final = 256
 INSTANCE_QUEUE_BYTES: Final = 8 * MIB

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -19,6 +20,9 @@ from kubeactor.listeners import ListenError, Listeners
 from kubeactor.namespace import Namespace, claim, ignore
 from kubeactor.parked import Retry
 from kubeactor.placement import PlacementError
+from kubeactor.pod.identity import Pod, PodError
+from kubeactor.pod.peers import Peers
+from kubeactor.ports import API, DRAIN_S, FRONT, INTERNAL, PUBLIC
 from kubeactor.project import ProjectError, read_project
 from kubeactor.reload import Reload, trial_command
 from kubeactor.sources import Sources
@@ -33,8 +37,10 @@ HOSTS_MAX: Final = 16
 DEV_GRACE_S: Final = 0.4
 DEV_KILL_S: Final = 0.9
 DEV_LOG: Final = "%(asctime)s %(levelname)s %(where)s%(name)s: %(message)s"
+# From SIGTERM on, in a pod: kubelet's default of 30 s less the 5 s in which the nodes hear that the pod is going.
+INGRESS_GRACE_S: Final = 15.0
 USAGE: Final = 2
-REFUSED: Final = (UserCodeError, ProjectError, ListenError, WorkerFatalError, PlacementError, OSError)
+REFUSED: Final = (UserCodeError, ProjectError, ListenError, WorkerFatalError, PlacementError, PodError, OSError)
 
 app = typer.Typer(
     name="kubeactor",
@@ -66,6 +72,12 @@ ShardsOption = Annotated[
 MetricsPortOption = Annotated[
     int | None,
     typer.Option("--metrics-port", min=0, max=65535, help="Serve /healthz, /readyz and /metrics over HTTP there."),
+]
+
+
+KubernetesOption = Annotated[
+    bool,
+    typer.Option("--kubernetes", help="Run in a pod: who it is from the environment, the placement from the API."),
 ]
 
 
@@ -213,6 +225,7 @@ def host(
     shards: ShardsOption = None,
     address: AddressOption = "127.0.0.1",
     metrics_port: MetricsPortOption = None,
+    kubernetes: KubernetesOption = False,
     idle_s: Annotated[float, typer.Option("--idle", min=0.1, help="Seconds until an idle instance is evicted.")] = 60.0,
 ) -> None:
     """Run one host: it listens for frames and serves the shards that its volume owns.
@@ -221,12 +234,21 @@ def host(
     """
     listeners = Listeners()
     try:
+        pod = _pod(host=True) if kubernetes else None
         _load(actors, front_door)
-        namespace = Namespace(data, shards)
+        if pod is not None:
+            name = pod.host or ""
+            namespace = Namespace(data, pod.shards, pod.uid)
+        else:
+            namespace = Namespace(data, shards)
         sockets = [listeners.listen(address, port)]
         if metrics_port is not None:
             sockets.append(listeners.listen(address, metrics_port))
-        folder = claim(namespace.data(name))
+        folder = namespace.data(name)
+        if pod is None:
+            claim(folder)
+        else:  # a pod waits for its force-deleted predecessor, by the lock of the database, and says so in /readyz
+            folder.mkdir(parents=True, exist_ok=True)
     except REFUSED as error:
         _refuse(str(error))
     arguments: dict[str, Any] = {
@@ -235,6 +257,7 @@ def host(
         "actors": actors,
         "front_door": front_door,
         "options": {"idle_s": idle_s},
+        "kubernetes": kubernetes,
     }
     worker = WorkerSpec(name, "kubeactor.processes:host_main", arguments, sockets, folder)
     _supervise(Supervisor([worker], listeners=listeners))
@@ -252,17 +275,30 @@ def ingress(
     ] = None,
     shards: ShardsOption = None,
     address: AddressOption = "127.0.0.1",
+    api_port: Annotated[
+        int | None,
+        typer.Option(
+            "--api-port",
+            min=0,
+            max=65535,
+            help="Serve /v1 there instead of beside the front door; 0 serves it nowhere.",
+        ),
+    ] = None,
+    metrics_port: MetricsPortOption = None,
+    kubernetes: KubernetesOption = False,
 ) -> None:
-    """Run an ingress by the placement table in the data folder.
+    """Run an ingress by the placement table in the data folder, or in a pod by that of the API server.
 
     Example: kubeactor ingress bank:Account --data /var/lib/bank --host host-0=127.0.0.1:7000
     """
     listeners = Listeners()
     try:
         addresses = dict(_pair(text) for text in hosts or ())
+        pod = _pod(host=False) if kubernetes else None
+        ports = _ports(port, api_port, metrics_port, front_door)
         _load(actors, front_door)
-        Namespace(data, shards)
-        public = listeners.listen(address, port)
+        Namespace(data, pod.shards, pod.uid) if pod else Namespace(data, shards)
+        sockets = [listeners.listen(address, number) for _, number in ports]
     except REFUSED as error:
         _refuse(str(error))
     arguments: dict[str, Any] = {
@@ -270,10 +306,41 @@ def ingress(
         "actors": actors,
         "front_door": front_door,
         "hosts": addresses,
-        "options": {},
+        "options": {"grace_s": INGRESS_GRACE_S} if kubernetes else {},
+        "ports": [name for name, _ in ports],
+        "kubernetes": kubernetes,
     }
-    worker = WorkerSpec("ingress", "kubeactor.processes:ingress_main", arguments, (public,))
-    _supervise(Supervisor([worker], listeners=listeners))
+    worker = WorkerSpec("ingress", "kubeactor.processes:ingress_main", arguments, sockets)
+    timing = Timing(grace_s=DRAIN_S + INGRESS_GRACE_S + 3.0) if kubernetes else None
+    _supervise(Supervisor([worker], listeners=listeners, timing=timing))
+
+
+def _pod(*, host: bool) -> Pod:
+    """The pod that this process is, checked before anything serves.
+
+    Raises:
+        PodError: when it is none, or can't be one.
+    """
+    try:
+        import kubernetes.aio.client
+        import kubernetes.aio.config  # noqa: F401  (the workers have it when they are forked)
+    except ImportError as error:
+        raise PodError("--kubernetes needs its client: install kubeactor[kubernetes]") from error
+    pod = Pod.of(os.environ, host=host)
+    Peers(pod.peer_dir)
+    return pod
+
+
+def _ports(port: int, api_port: int | None, metrics_port: int | None, front_door: str | None) -> list[tuple[str, int]]:
+    """What is served where: (kind, port), the public one first."""
+    if api_port is not None and front_door is None:
+        raise UserCodeError("--api-port is for /v1 beside a front door: without --front-door /v1 is on --port")
+    ports = [(PUBLIC if api_port is None else FRONT, port)]
+    if api_port:
+        ports.append((API, api_port))
+    if metrics_port is not None:
+        ports.append((INTERNAL, metrics_port))
+    return ports
 
 
 UrlOption = Annotated[str, typer.Option("--url", help="Where the API is served.")]

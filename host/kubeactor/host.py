@@ -26,6 +26,7 @@ from kubeactor.wire import (
     OPERATOR,
     VERSION,
     CallFrame,
+    CheckRequest,
     Frame,
     Granted,
     GrantRequest,
@@ -71,6 +72,9 @@ class Owner(Dispatcher, Protocol):
 
     def probe(self, shard: int, body: bytes, reply: Callable[[bytes | ActorError], None]) -> None:
         """Answer what another host's `Router.probe` asks; raises ValueError when it is malformed."""
+
+    def check(self, shard: int, epoch: int, reply: Callable[[bytes | ActorError], None]) -> None:
+        """Write, sync and read in a shard that is owned at that epoch, then reply."""
 
 
 class HostServer:
@@ -135,7 +139,7 @@ class HostServer:
         if hello.version != VERSION:
             return f"protocol version {hello.version} is not {VERSION}"
         if not authentic(hello.credentials, self.credentials):
-            return "wrong credentials"
+            return "wrong credentials: the peer secret of the two differs"
         if hello.namespace != self._engine.namespace_uid:
             return f"this host belongs to namespace {self._engine.namespace_uid!r}, not {hello.namespace!r}"
         return "the host is shutting down" if self._closing else ""
@@ -158,6 +162,8 @@ class HostServer:
             connection.reply(Result(frame.number, msgspec.json.encode(self._engine.parked.items())))
         elif type(frame) is RetryRequest:
             self._retry(connection, frame)
+        elif type(frame) is CheckRequest:
+            self._engine.check(frame.shard, frame.epoch, partial(_answer, connection, frame.number))
         else:
             raise WireError(f"a {type(frame).__name__} from a dialer")
 

@@ -31,6 +31,7 @@ class Link:
 
     Attributes:
         connection: the open one, or None.
+        hello: what the next connection says first.
         trouble: why there is none, as one sentence; empty while there is.
         opens: how many times a connection was opened.
     """
@@ -59,7 +60,7 @@ class Link:
         self.connection: ClientConnection | None = None
         self.trouble = "not connected yet"
         self.opens = 0
-        self._hello = hello
+        self.hello = hello
         self._check = check
         self._opened = opened
         self._resumed = resumed
@@ -90,7 +91,7 @@ class Link:
             delay = min(delay * 2, LONGEST_S)
 
     async def _open(self) -> ClientConnection:
-        connection = await dial(self.address, self._hello, DIAL_S)
+        connection = await dial(self.address, self.hello, DIAL_S)
         assert connection.welcome is not None
         if wrong := self._check(self.host, connection.welcome):
             connection.close(wrong)

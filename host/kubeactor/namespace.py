@@ -32,12 +32,13 @@ class Namespace:
         placement: the file of the placement table.
     """
 
-    def __init__(self, folder: Path, shards: int | None = None) -> None:
+    def __init__(self, folder: Path, shards: int | None = None, uid: str | None = None) -> None:
         """Open or create it.
 
         Args:
             folder: where it is.
             shards: of a new namespace, `SHARDS_DEFAULT` if None; of an existing one None or what it has.
+            uid: given together with `shards` where others know the identity; then the folder is not asked for it.
 
         Raises:
             WorkerFatalError: when the folder can't be used, or has another number of shards.
@@ -46,7 +47,8 @@ class Namespace:
         self.placement = folder / PLACEMENT
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.uid, self.shards = self._identity(shards or SHARDS_DEFAULT)
+            count = shards or SHARDS_DEFAULT
+            self.uid, self.shards = (uid, count) if uid else self._identity(count)
         except (OSError, PlacementError, ValueError) as error:
             raise WorkerFatalError(f"the data folder {folder} can't be used: {error}") from error
         if shards not in (None, self.shards):

@@ -7,23 +7,22 @@ is ready, and serves until SIGTERM.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import gc
 import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
+from starlette.routing import Route as HttpRoute
 
 from kubeactor.application import Application, UserCodeError
-from kubeactor.call import Dispatcher
+from kubeactor.behind import Behind, HostEngine, opened, registry
 from kubeactor.connection import ConnectionLost
-from kubeactor.engine.cycles import Probe
+from kubeactor.engine.claims import Claims
 from kubeactor.engine.engine import Engine
 from kubeactor.engine.loop import new_event_loop
 from kubeactor.engine.store import Store, StoreError
@@ -32,15 +31,18 @@ from kubeactor.engine.watched import WatchedEngine
 from kubeactor.env import Env
 from kubeactor.host import HostServer, place
 from kubeactor.ingress.app import make_app
+from kubeactor.ingress.internal import host_routes
 from kubeactor.ingress.server import serve
-from kubeactor.ingress.state import Ingress, Route
-from kubeactor.metrics import make_registry
+from kubeactor.ingress.state import Ingress
+from kubeactor.limits import METHOD_TIMEOUT_S
 from kubeactor.namespace import Namespace
-from kubeactor.parked import Item, Keeper, Keepers, Retry
 from kubeactor.placement import PlacementError, Table, adopted, plan
-from kubeactor.placement_file import Placement, PlacementWatcher, load, save
+from kubeactor.placement_file import Placement, load, save
+from kubeactor.pod.report import HostReport
+from kubeactor.ports import PUBLIC
 from kubeactor.router import Router
-from kubeactor.standby import Standby
+from kubeactor.serving import GRACE_S, entered, serve_http, unless
+from kubeactor.site import Site
 from kubeactor.terminal import standard_lines
 from kubeactor.wire import HOST
 from kubeactor.worker import WorkerContext, WorkerFatalError
@@ -50,12 +52,7 @@ __all__ = ["application_of", "embedded_main", "host_main", "ingress_main"]
 TICK_S: Final = 0.5
 SWITCH_S: Final = 0.0005
 REOPEN_S: Final = 0.25
-LIFESPAN_S: Final = 30.0
-GRACE_S: Final = 1.0
-TELL_S: Final = 0.25
 DATABASE: Final = "db"
-
-T = TypeVar("T")
 
 log = logging.getLogger("kubeactor.process")
 
@@ -73,17 +70,19 @@ def embedded_main(
     namespace = Namespace(Path(folder))
 
     async def run(stop: asyncio.Event) -> None:
-        behind = _Behind(namespace.shards)
+        behind = Behind(context, Site(namespace))
 
         async def begin(env: Env) -> Engine:
-            engine = await _opened(behind, lambda: _open_engine(context, application, namespace, "host-0", options))
+            engine = await opened(
+                behind, lambda: _open_engine(context, application, Site(namespace), "host-0", options)
+            )
             _own_all(engine, namespace)
             behind.stand(engine, None)
             engine.start(env)
             return engine
 
         try:
-            await _serve_http(context, application, behind, stop, begin=begin, options=options)
+            await serve_http(context, application, behind, stop, begin=begin, options=options)
         finally:
             await behind.close(0.0)
 
@@ -98,20 +97,21 @@ def host_main(
     actors: list[str],
     front_door: str | None,
     options: dict[str, Any],
+    kubernetes: bool = False,
 ) -> int:
     """An engine that listens for frames; its actors call other hosts by the placement table.
 
-    A second socket, if there is one, serves `/healthz`, `/readyz` and `/metrics`.
+    A second socket, if there is one, serves `/healthz`, `/readyz` and `/metrics`, and in a pod `/_internal`.
     """
     application = _load(actors, front_door)
-    namespace = Namespace(Path(folder))
+    site = Site.of(folder, kubernetes=kubernetes, host=True)
 
     async def run(stop: asyncio.Event) -> None:
-        behind = _Behind(namespace.shards)
+        behind = Behind(context, site)
         frames, *health = context.sockets
-        telling = asyncio.create_task(_serve_health(context, behind, health, stop))
+        telling = asyncio.create_task(_serve_health(context, behind, site, health, stop))
         try:
-            await _serve_frames(context, application, namespace, behind, frames, stop, host=host, options=options)
+            await _serve_frames(context, application, site, behind, frames, stop, host=host, options=options)
         finally:
             stop.set()
             await telling
@@ -122,31 +122,33 @@ def host_main(
 async def _serve_frames(
     context: WorkerContext,
     application: Application,
-    namespace: Namespace,
-    behind: _Behind,
+    site: Site,
+    behind: Behind,
     frames: socket.socket,
     stop: asyncio.Event,
     *,
     host: str,
     options: dict[str, Any],
 ) -> None:
-    opening = _opened(behind, lambda: _open_engine(context, application, namespace, host, options))
-    engine = await _unless(stop, opening)
+    opening = opened(behind, lambda: _open_engine(context, application, site, host, options))
+    engine = await unless(stop, opening)
     if engine is None:
         return
-    stored = load(namespace.placement) if namespace.placement.exists() else None
-    router = Router(
-        *(stored or (Table.empty(namespace.uid, namespace.shards), {})), local=engine, local_host=host, role=HOST
-    )
+    last = site.last()
+    table, addresses = last or site.empty()
+    router = Router(table, addresses, local=engine, local_host=host, role=HOST, credentials=site.credentials)
     engine.dispatcher = router
     engine.send_probe = lambda shard, probe: router.probe(shard, probe.encode(), lambda answer: None)
     behind.stand(engine, router)
-    server = HostServer(_HostEngine(engine), [frames])
+    if site.pod is not None:
+        behind.claims = Claims(engine, context.fail)
+        behind.claims.apply(table)
+    server = HostServer(HostEngine(engine), [frames], site.accepted)
     try:
-        async with _entered(application, lambda: router) as env:
+        async with entered(application, lambda: router) as env:
             engine.start(env)
             await server.start()
-            behind.watch(namespace)
+            behind.follow(last, server)
             context.ready()
             await stop.wait()
     finally:
@@ -155,12 +157,18 @@ async def _serve_frames(
 
 
 async def _serve_health(
-    context: WorkerContext, behind: _Behind, sockets: Sequence[socket.socket], stop: asyncio.Event
+    context: WorkerContext, behind: Behind, site: Site, sockets: Sequence[socket.socket], stop: asyncio.Event
 ) -> None:
-    if sockets:
-        ingress = Ingress(behind.standby, bindings=())
-        app = make_app(ingress, ready=behind.trouble, note=lambda: _note(context), metrics=_registry(context, behind))
-        await serve(sockets, app, ingress, stop=stop)
+    if not sockets:
+        return
+    ingress = Ingress(behind.standby, bindings=())
+    internal: Sequence[HttpRoute] = ()
+    if site.peers is not None:
+        report = HostReport(behind, site.peers, context.quarantine)
+        internal = host_routes(ingress, lambda: site.accepted, report)
+    metrics = registry(context, behind)
+    app = make_app(ingress, ready=behind.trouble, note=behind.notes, metrics=metrics, internal=internal)
+    await serve(sockets, app, ingress, stop=stop)
 
 
 def ingress_main(
@@ -171,97 +179,45 @@ def ingress_main(
     front_door: str | None,
     hosts: dict[str, str] | None,
     options: dict[str, Any],
+    ports: Sequence[str] = (PUBLIC,),
+    kubernetes: bool = False,
 ) -> int:
-    """An ingress by the placement table of a file; with `hosts` it first places the shards on them."""
+    """An ingress by the placement table of a file, or in a pod of Kubernetes'.
+
+    Args:
+        context: has a socket for each of `ports`.
+        folder: of the data.
+        actors, front_door: the user's code.
+        hosts: host id -> address, to place the shards on first.
+        options: see `serve_http`.
+        ports: what each socket is for.
+        kubernetes: whether it runs in a pod.
+    """
     application = _load(actors, front_door)
-    namespace = Namespace(Path(folder))
+    site = Site.of(folder, kubernetes=kubernetes, host=False)
 
     async def run(stop: asyncio.Event) -> None:
-        behind = _Behind(namespace.shards)
+        behind = Behind(context, site)
 
         async def begin(env: Env) -> Router:
-            router = Router(*await _placed(behind, namespace, hosts or {}))
+            if site.pod is None:
+                last: Placement | None = await _placed(behind, site.namespace, hosts or {})
+            else:
+                last = site.last()
+            router = Router(*(last or site.empty()), credentials=site.credentials)
             behind.stand(None, router)
-            behind.watch(namespace)
+            behind.follow(last)
             return router
 
         try:
-            await _serve_http(context, application, behind, stop, begin=begin, options=options)
+            await serve_http(context, application, behind, stop, begin=begin, options=options, ports=ports, site=site)
         finally:
             await behind.close(0.0)
 
     return _run(context, run)
 
 
-class _Behind:
-    """What stands behind the HTTP side of a process: nobody at first, then an engine, a router, or a host's both."""
-
-    def __init__(self, shards: int) -> None:
-        self.standby = Standby(asyncio.get_running_loop(), shards)
-        self.engine: Engine | None = None
-        self.router: Router | None = None
-        self._watching: asyncio.Task[None] | None = None
-        self._drained = False
-
-    def stand(self, engine: Engine | None, router: Router | None) -> None:
-        """They are there."""
-        self.engine, self.router = engine, router
-
-    def watch(self, namespace: Namespace) -> None:
-        """Let the router follow the placement file."""
-        router = self.router
-        assert router is not None
-        watcher = PlacementWatcher(namespace.placement, lambda found: router.update(*found))
-        self._watching = asyncio.create_task(watcher.run())
-
-    def trouble(self) -> str | None:
-        """Why the process can't serve, or None.
-
-        Hosts that a router can't reach are no reason: their calls are parked, and those of all others go on.
-        """
-        if self.engine is not None:
-            return self.engine.ready()
-        return self.standby.reason if self.router is None else None
-
-    def keepers(self) -> Keepers | None:
-        """Who knows what is parked."""
-        if self.router is not None:
-            return self.router
-        return None if self.engine is None else _Embedded(self.engine)
-
-    def unreachable(self) -> str:
-        """A line for each host that can't be reached."""
-        found = self.router.trouble() if self.router is not None else {}
-        return "".join(f"{host} can't be reached: {why}\n" for host, why in found.items())
-
-    async def drain(self, grace_s: float) -> None:
-        """Let running turns end within the grace, close the engine."""
-        if self.engine is not None and not self._drained:
-            self._drained = True
-            await self.engine.close(grace_s)
-
-    async def close(self, grace_s: float) -> None:
-        """Close all; turns may end within the grace."""
-        if self._watching is not None:
-            self._watching.cancel()
-        await self.drain(grace_s)
-        if self.router is not None:
-            await self.router.close()
-
-
-async def _opened(behind: _Behind, open_engine: Callable[[], Engine]) -> Engine:
-    """The engine, as soon as the volume can be opened; a failing disk may heal, a dying process lets go of the lock."""
-    while True:
-        try:
-            return open_engine()
-        except StoreError as error:
-            if str(error) != behind.standby.reason:
-                log.error("%s; trying again", error)
-            behind.standby.reason = str(error)
-            await asyncio.sleep(REOPEN_S)
-
-
-async def _placed(behind: _Behind, namespace: Namespace, hosts: Mapping[str, str]) -> Placement:
+async def _placed(behind: Behind, namespace: Namespace, hosts: Mapping[str, str]) -> Placement:
     """The placement, once there is one: made here if there are hosts to ask, else by somebody else.
 
     Raises:
@@ -281,40 +237,6 @@ async def _placed(behind: _Behind, namespace: Namespace, hosts: Mapping[str, str
             log.warning("the shards are not placed yet: %s", str(error) or "not all hosts answer; trying again")
         except PlacementError as error:
             raise WorkerFatalError(str(error)) from error
-
-
-class _Embedded:
-    """What is parked here, where there is only this host."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def list_parked(self) -> list[Item]:
-        return self._engine.parked.items()
-
-    async def retry_parked(self, retry: Retry) -> bool:
-        return self._engine.parked.retry(retry)
-
-
-class _HostEngine:
-    """The engine as a host server sees it: probes are frames of bytes there."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.submit = engine.submit
-        self.inventory = engine.inventory
-        self.shards = engine.shards
-        self.namespace_uid = engine.namespace_uid
-        self.host_id = engine.host_id
-        self.volume_id = engine.volume_id
-        self.parked: Keeper = engine.parked
-
-    def grant(self, shards: Sequence[tuple[int, int]]) -> None:
-        self._engine.grant(list(shards))
-
-    def probe(self, shard: int, body: bytes, reply: Callable[[bytes | Any], None]) -> None:
-        self._engine.cycles.receive(Probe.decode(body))
-        reply(b"")
 
 
 # --- parts
@@ -338,13 +260,50 @@ def _load(actors: list[str], front_door: str | None) -> Application:
 
 
 def _open_engine(
-    context: WorkerContext, application: Application, namespace: Namespace, host: str, options: dict[str, Any]
+    context: WorkerContext, application: Application, site: Site, host: str, options: dict[str, Any]
 ) -> Engine:
     """Open a host's volume and the engine on it.
 
     Raises:
+        StoreError: when it can't be opened, or in a pod is someone else's: the operator hears of it.
         WorkerFatalError: when the volume is not the one that the table knows, or is someone else's.
     """
+    store, volume = (_pod_volume if site.pod else _volume)(site, host)
+    if options.get("declared_only") and not context.restarts:
+        _refuse_undeclared(application, volume, site.namespace.folder)
+    loop = asyncio.get_running_loop()
+    engine = (WatchedEngine if "calls" in options else Engine)(
+        application,
+        store,
+        volume,
+        loop,  # type: ignore[arg-type]
+        page=context.page,
+        failed=context.fail,
+        quarantined=context.quarantine.is_quarantined,
+        detail=bool(options.get("detail")),
+        idle_s=float(options.get("idle_s", 60.0)),
+        method_timeout_s=site.pod.method_timeout_s if site.pod else METHOD_TIMEOUT_S,
+        alarm_timeout_s=site.pod.alarm_timeout_s if site.pod else METHOD_TIMEOUT_S,
+    )
+    if isinstance(engine, WatchedEngine):
+        engine.watcher = standard_lines(loop.call_later, options["calls"]["colours"])
+    return engine
+
+
+def _pod_volume(site: Site, host: str) -> tuple[Store, Volume]:
+    namespace, pod = site.namespace, site.pod
+    assert pod is not None
+    store = Store(namespace.data(host) / DATABASE)
+    try:
+        volume = Volume(store, namespace=namespace.uid, host=host, shards=namespace.shards, adopt=pod.adopt)
+    except StoreError:
+        store.close()
+        raise
+    return store, volume
+
+
+def _volume(site: Site, host: str) -> tuple[Store, Volume]:
+    namespace = site.namespace
     path = namespace.data(host) / DATABASE
     recorded = (namespace.table() or Table.empty(namespace.uid, namespace.shards)).volumes.get(host)
     if recorded and not (path / "CURRENT").exists():
@@ -359,25 +318,7 @@ def _open_engine(
         raise WorkerFatalError(str(error)) from error
     if recorded and volume.row.volume != recorded:
         raise WorkerFatalError(f"VolumeLost: {path} is volume {volume.row.volume}, the table says {recorded}")
-    if options.get("declared_only") and not context.restarts:
-        _refuse_undeclared(application, volume, namespace.folder)
-    loop = asyncio.get_running_loop()
-    engine = (WatchedEngine if "calls" in options else Engine)(
-        application,
-        store,
-        volume,
-        loop,  # type: ignore[arg-type]
-        page=context.page,
-        failed=context.fail,
-        quarantined=context.quarantine.is_quarantined,
-        detail=bool(options.get("detail")),
-        idle_s=float(options.get("idle_s", 60.0)),
-        method_timeout_s=float(options.get("method_timeout_s", 30.0)),
-        alarm_timeout_s=float(options.get("alarm_timeout_s", 30.0)),
-    )
-    if isinstance(engine, WatchedEngine):
-        engine.watcher = standard_lines(loop.call_later, options["calls"]["colours"])
-    return engine
+    return store, volume
 
 
 def _refuse_undeclared(application: Application, volume: Volume, folder: Path) -> None:
@@ -404,132 +345,6 @@ def _own_all(engine: Engine, namespace: Namespace) -> None:
             save(namespace.placement, known.assigned((shard, engine.host_id, epoch) for shard, epoch in granted), {})
     except (PlacementError, OSError, ValueError) as error:
         raise WorkerFatalError(str(error)) from error
-
-
-@contextlib.asynccontextmanager
-async def _entered(application: Application, dispatcher: Callable[[], Dispatcher]) -> AsyncIterator[Env]:
-    """The Env, its lifespan entered."""
-    try:
-        env = application.make_env(dispatcher)
-    except UserCodeError as error:
-        raise WorkerFatalError(str(error)) from error
-    name = type(env).__qualname__
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            async with asyncio.timeout(LIFESPAN_S) as limit:
-                await stack.enter_async_context(env.lifespan())
-        except Exception as error:
-            if limit.expired():
-                raise WorkerFatalError(f"{name}.lifespan did not get to its yield within {LIFESPAN_S:.0f} s") from error
-            raise RuntimeError(f"{name}.lifespan failed: {type(error).__name__}: {error}") from error
-        yield env
-
-
-async def _serve_http(
-    context: WorkerContext,
-    application: Application,
-    behind: _Behind,
-    stop: asyncio.Event,
-    *,
-    options: dict[str, Any],
-    begin: Callable[[Env], Awaitable[Route]],
-) -> None:
-    """Serve at once; calls wait until `begin` has made what answers them."""
-    standby = behind.standby
-    async with _entered(application, lambda: standby) as env:
-        ingress = Ingress(standby, application.bindings, dev=bool(options.get("detail")))
-        app = make_app(
-            ingress,
-            front_door=application.front_door,
-            env=env,
-            ready=behind.trouble,
-            note=lambda: _note(context) + behind.unreachable(),
-            keepers=behind.keepers,
-            metrics=_registry(context, behind, ingress),
-        )
-
-        async def start() -> None:
-            ingress.dispatcher = await begin(env)
-            standby.serve(ingress.dispatcher)
-
-        async def starting() -> None:
-            try:
-                await _unless(stop, start())
-            except BaseException:
-                stop.set()
-                raise
-
-        left = asyncio.Event()
-
-        async def ending() -> None:
-            await left.wait()
-            await behind.drain(grace_s)
-
-        grace_s = float(options.get("grace_s", GRACE_S))
-        tasks = [asyncio.create_task(starting()), asyncio.create_task(ending())]
-        try:
-            await serve(
-                context.sockets,
-                app,
-                ingress,
-                stop=stop,
-                started=context.ready,
-                stopping=left.set,
-                grace_s=grace_s + TELL_S,  # what ends in the last moment of its grace still has to be told
-            )
-        finally:
-            stop.set()
-            left.set()
-            await asyncio.gather(*tasks)
-
-
-async def _unless(stop: asyncio.Event, main: Coroutine[Any, Any, T]) -> T | None:
-    """What the coroutine returns; None when the process is to stop before it does."""
-    task = asyncio.ensure_future(main)
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        stopping.cancel()
-        task.cancel()
-
-
-def _note(context: WorkerContext) -> str:
-    return f"worker restarted {context.restarts} times, last: {context.last_death}\n" if context.restarts else ""
-
-
-def _registry(context: WorkerContext, behind: _Behind, ingress: Ingress | None = None) -> CollectorRegistry:
-    return make_registry(
-        engine=[_Later(lambda: behind.engine and behind.engine.stats)],
-        router=[_Later(lambda: behind.router and behind.router.stats), _Later(lambda: behind.router)],
-        worker=[_Restarts(context)],
-        ingress=ingress.stats if ingress else None,
-    )
-
-
-class _Later:
-    """The counters of a part, once it is there."""
-
-    def __init__(self, part: Callable[[], object]) -> None:
-        self._part = part
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._part(), name, None)
-
-
-class _Restarts:
-    """What the supervisor knows of this worker and those before it."""
-
-    def __init__(self, context: WorkerContext) -> None:
-        self._quarantine = context.quarantine
-        self.restarts = context.restarts
-        self.last_death = {context.last_death: 1} if context.last_death else {}
-
-    @property
-    def quarantined(self) -> int:
-        """Instances that killed their worker three times."""
-        return len(self._quarantine.entries())
 
 
 # --- the process

@@ -203,6 +203,24 @@ class Router:
         """Calls without a final answer at the moment."""
         return len(self._calls)
 
+    def use_credentials(self, credentials: bytes) -> None:
+        """Say these to hosts from now on; open connections stay as they are."""
+        self._hello = msgspec.structs.replace(self._hello, credentials=credentials)
+        for link in self._links.values():
+            link.hello = self._hello
+
+    def connected(self, host: str) -> ClientConnection:
+        """The open connection to a host.
+
+        Raises:
+            ActorShardUnavailableError: when there is none at the moment.
+        """
+        link = self._links.get(host)
+        if link is None or (connection := link.ready) is None:
+            trouble = "its address is not known" if link is None else link.trouble or "it does not read what it is sent"
+            raise ActorShardUnavailableError(f"{host} can't be reached: {trouble}")
+        return connection
+
     def epoch_of(self, shard: int) -> int:
         """The epoch of a shard by the table; 0 when it has no owner."""
         owner = self.table.owner(shard)

@@ -24,6 +24,7 @@ __all__ = [
     "HELLO_BYTES",
     "VERSION",
     "CallFrame",
+    "CheckRequest",
     "Failure",
     "Frame",
     "GrantRequest",
@@ -183,6 +184,14 @@ class RetryRequest(msgspec.Struct, array_like=True, tag=12, frozen=True, gc=Fals
     message: int
 
 
+class CheckRequest(msgspec.Struct, array_like=True, tag=13, frozen=True, gc=False):
+    """Tells a host to write, sync and read in a shard of its own. Answered by Result, once synced, or by Failure."""
+
+    number: int
+    shard: int
+    epoch: int
+
+
 Frame = (
     Hello
     | Welcome
@@ -197,6 +206,7 @@ Frame = (
     | Granted
     | ParkedRequest
     | RetryRequest
+    | CheckRequest
 )
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from tests.harness.engine import LIMIT_S, NAMESPACE, Machine
 
 from kubeactor import Actor
+from kubeactor.behind import HostEngine
 from kubeactor.engine.loop import new_event_loop
 from kubeactor.host import HostServer
 from kubeactor.ids import shard_of
 from kubeactor.placement import Table
-from kubeactor.processes import _HostEngine
 from kubeactor.router import Router
 from kubeactor.wire import HOST
 
@@ -96,7 +96,7 @@ class Hosts:
             self._route(number, table)
 
     async def _listen(self, number: int) -> None:
-        server = HostServer(_HostEngine(self.machines[number].engine), [self._sockets[number].dup()])
+        server = HostServer(HostEngine(self.machines[number].engine), [self._sockets[number].dup()])
         self._servers[number] = server
         await server.start()
 

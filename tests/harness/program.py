@@ -26,7 +26,14 @@ ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 class Program:
     """A running command. `port` is where it serves HTTP, `http` a client of it, `output` all that it printed."""
 
-    def __init__(self, log: Path, *arguments: str, port: int, folder: Path = LAB) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *arguments: str,
+        port: int,
+        folder: Path = LAB,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = port
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0)
         self._log = log
@@ -34,7 +41,7 @@ class Program:
             self.process = subprocess.Popen(
                 [*COMMAND, *arguments],
                 cwd=folder,
-                env=ENVIRONMENT,
+                env={**ENVIRONMENT, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -95,10 +102,17 @@ class Program:
 
 
 @contextmanager
-def running(log: Path, *arguments: str, port: int | None = None, folder: Path = LAB) -> Iterator[Program]:
+def running(
+    log: Path,
+    *arguments: str,
+    port: int | None = None,
+    folder: Path = LAB,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Program]:
     """A command, killed at the end. `{port}` in its arguments is its HTTP port."""
     port = port or free_port()
-    program = Program(log, *(argument.format(port=port) for argument in arguments), port=port, folder=folder)
+    arguments = tuple(argument.format(port=port) for argument in arguments)
+    program = Program(log, *arguments, port=port, folder=folder, environment=environment)
     try:
         yield program
     finally:

@@ -47,6 +47,8 @@ class ScriptedEngine:
         self.held: list[Call] = []
         self.rule: Callable[[Call], bytes | ActorError | None] = lambda call: call.body
         self.states: list[tuple[int, int, str]] = []
+        self.checks: list[tuple[int, int]] = []
+        self.checked: bytes | ActorError | None = b""
         self.arrived = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -84,6 +86,11 @@ class ScriptedEngine:
         if not body:
             raise ValueError("empty")
         reply(b"%d:%b" % (shard, body))
+
+    def check(self, shard: int, epoch: int, reply: Reply) -> None:
+        self.checks.append((shard, epoch))
+        if self.checked is not None:
+            reply(self.checked)
 
 
 def bound() -> socket.socket:

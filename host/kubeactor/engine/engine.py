@@ -546,7 +546,7 @@ class Engine:
             ValueError: when one is known here at another epoch.
         """
         new = self.volume.grant(grants)
-        self.epochs.update(self.volume.owned())
+        self.epochs.update((shard, epoch) for shard, epoch in grants if shard in new)
         if self.env is not None:
             self.alarms.load(new)
             self.outbox.load(new)

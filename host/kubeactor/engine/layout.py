@@ -15,6 +15,7 @@ k     day (4) + instance NUL key            result recorded for 24 h under a cli
 h     day (4) + digest (16)                 result recorded for 24 h under a derived id
 r     bucket (4) + digest (16)              result under a derived id, for as long as its root call may return
 s     session (8) + slot (4)                result under an ingress's own id
+!     nothing                               what the built-in probe wrote last (check.py)
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ KEYED: Final = b"k"
 DERIVED_DAY: Final = b"h"
 DERIVED_BUCKET: Final = b"r"
 SESSION: Final = b"s"
+CHECK: Final = b"!"
 
 # No shard number comes near it: a namespace has at most 4,096.
 META: Final = b"\xff\xff"

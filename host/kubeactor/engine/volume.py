@@ -15,7 +15,7 @@ import msgspec
 from kubeactor.engine.layout import ALARM, DATA, EPOCH, META, OUTBOX, PARKED, VOLUME, epoch_key, range_end
 from kubeactor.engine.store import Store, StoreError, new_batch
 
-__all__ = ["ShardState", "Volume", "VolumeMismatchError"]
+__all__ = ["ForeignVolumeError", "ShardState", "Volume", "VolumeMismatchError"]
 
 FORMAT: Final = 1
 OWNED: Final = "owned"
@@ -24,6 +24,10 @@ INSTANCE_ROWS: Final = (DATA, ALARM, OUTBOX, PARKED)
 
 class VolumeMismatchError(StoreError):
     """Raised when the folder holds the data of another namespace, host or shard count, or of a newer release."""
+
+
+class ForeignVolumeError(VolumeMismatchError):
+    """Raised when the folder holds the data of another namespace, which may be an earlier one of the same name."""
 
 
 class VolumeRow(msgspec.Struct, array_like=True, frozen=True):
@@ -50,35 +54,48 @@ class Volume:
         row: whose volume it is; states: of every shard it knows.
     """
 
-    def __init__(self, store: Store, *, namespace: str, host: str, shards: int) -> None:
+    def __init__(self, store: Store, *, namespace: str, host: str, shards: int, adopt: bool = False) -> None:
         """Read them; a new volume gets an id of its own and no shard.
 
+        Args:
+            store: where they lie.
+            namespace: uid of the namespace that it must belong to.
+            host: whose it must be.
+            shards: of the namespace.
+            adopt: take over the volume of that host in another namespace, with all that it holds.
+
         Raises:
+            ForeignVolumeError: when it is another namespace's.
             VolumeMismatchError: when the folder belongs to someone else.
         """
         self._store = store
         raw = store.get(VOLUME)
         if raw is None:
             store.sync_folders()
-            self.row = VolumeRow(FORMAT, namespace, host, secrets.token_hex(16), shards)
-            batch = new_batch()
-            batch.put(VOLUME, msgspec.msgpack.encode(self.row))
-            store.write(batch)
-            store.sync()
+            self._write(VolumeRow(FORMAT, namespace, host, secrets.token_hex(16), shards))
         else:
             self.row = msgspec.msgpack.decode(raw, type=VolumeRow)
-        self._check(namespace, host, shards)
+        self._check(self.row.namespace if adopt else namespace, host, shards)
+        if self.row.namespace != namespace:
+            self._write(msgspec.structs.replace(self.row, namespace=namespace))
         self.states = {
             int.from_bytes(key[-2:], "big"): msgspec.msgpack.decode(value, type=ShardState)
             for key, value in store.rows(EPOCH, range_end(EPOCH))
         }
+
+    def _write(self, row: VolumeRow) -> None:
+        batch = new_batch()
+        batch.put(VOLUME, msgspec.msgpack.encode(row))
+        self._store.write(batch)
+        self._store.sync()
+        self.row = row
 
     def _check(self, namespace: str, host: str, shards: int) -> None:
         row = self.row
         if row.format > FORMAT:
             raise VolumeMismatchError(f"{self._store.path} was written by a newer release (format {row.format})")
         if row.namespace != namespace:
-            raise VolumeMismatchError(f"{self._store.path} holds namespace {row.namespace}, not {namespace}")
+            raise ForeignVolumeError(f"{self._store.path} holds namespace {row.namespace}, not {namespace}")
         if row.host != host:
             raise VolumeMismatchError(f"{self._store.path} is the volume of {row.host}, not of {host}")
         if row.shards != shards:
@@ -129,3 +146,15 @@ class Volume:
             self._store.sync()
             self.states.update((shard, ShardState(epoch)) for shard, epoch in new)
         return [shard for shard, _ in new]
+
+    def lift(self, epochs: Sequence[tuple[int, int]]) -> None:
+        """Store higher epochs of shards that are owned here, synced: the table was made anew above all that it saw."""
+        batch = new_batch()
+        for shard, epoch in epochs:
+            known = self.states[shard]
+            assert known.state == OWNED
+            assert known.epoch < epoch
+            batch.put(epoch_key(shard), msgspec.msgpack.encode(ShardState(epoch)))
+        self._store.write(batch)
+        self._store.sync()
+        self.states.update((shard, ShardState(epoch)) for shard, epoch in epochs)

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -27,6 +27,7 @@ from kubeactor.errors import ActorError, ActorUnknownBindingError, ActorUnknownM
 from kubeactor.fetch import FETCH, packed_request
 from kubeactor.ids import shard_of
 from kubeactor.ingress.front_door import FrontDoor, check_length
+from kubeactor.ingress.internal import PREFIX
 from kubeactor.ingress.parked import parked_routes
 from kubeactor.ingress.problem import Answer, send_answer
 from kubeactor.ingress.requests import Conditions, Target, conditions_of, is_call_path, is_fetch_path, target_of
@@ -50,6 +51,7 @@ def make_app(
     note: Callable[[], str] = lambda: "",
     keepers: Callable[[], Keepers | None] = lambda: None,
     metrics: CollectorRegistry | None = None,
+    internal: Sequence[Route] | None = None,
 ) -> IngressApp:
     """The ASGI app of one port.
 
@@ -62,14 +64,15 @@ def make_app(
         ready: None, or why the process can't serve at the moment.
         keepers: who knows what is parked, for `/v1/parked`; None as long as nobody does.
         metrics: what `/metrics` shows.
+        internal: routes below `/_internal/`, of a port that the outside can't reach; None on any other.
     """
     door = None if front_door is None else FrontDoor(front_door, ingress, env)
     routes = [Route("/healthz", _healthz), Route("/readyz", _Readiness(ready, note).respond)]
-    if serve_api and metrics is not None:
+    if metrics is not None and (serve_api or internal is not None):
         routes.append(Route("/metrics", _Metrics(metrics).respond))
     if serve_api:
         routes += parked_routes(ingress, keepers)
-    return IngressApp(ingress, Starlette(routes=routes), door, serve_api=serve_api)
+    return IngressApp(ingress, Starlette(routes=[*routes, *(internal or ())]), door, serve_api=serve_api)
 
 
 class IngressApp:
@@ -79,6 +82,7 @@ class IngressApp:
         self._ingress = ingress
         self._service = service
         self._paths = {route.path for route in service.routes if isinstance(route, Route)}
+        self._internal = any(path.startswith(PREFIX) for path in self._paths)
         self._door = door
         self._calls = ActorCalls(ingress) if serve_api else None
 
@@ -98,7 +102,7 @@ class IngressApp:
         await self._app_of(scope["path"])(scope, receive, send)
 
     def _app_of(self, path: str) -> ASGIApp:
-        if path in self._paths:
+        if path in self._paths or (self._internal and path.startswith(PREFIX)):
             return self._service
         if path.startswith("/v1/"):
             return self._nothing if self._calls is None else self._calls

@@ -58,6 +58,7 @@ class Listener:
         self.keep_alive_s = keep_alive_s
         self.heads = PlainHeads()
         self.clock = time.monotonic()
+        self.draining = False
         self._connections: set[ActorHttpProtocol] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._default_headers: list[tuple[bytes, bytes]] | None = None
@@ -89,6 +90,12 @@ class Listener:
         self.clock = now
         for connection in list(self._connections):
             connection.expire(now)
+
+    def drain(self) -> None:
+        """Let each connection, new ones too, end with the answer to its next request: its client hears that it does."""
+        self.draining = True
+        for connection in self._connections:
+            connection.drain()
 
     def abort(self) -> None:
         """Cut off all connections and end the sweep."""
@@ -172,7 +179,8 @@ class ActorHttpProtocol(HttpToolsProtocol):
         self.ingress = listener.ingress
         self.calls: deque[FastCall] = deque()
         self.closed = False
-        self.leaving = False
+        self.leaving = False  # starts nothing more
+        self.last = listener.draining  # says with its next answer that it closes
         self.since = listener.clock
         self._rest = b""  # bytes that wait for their turn
         self._parts: list[bytes] = []  # a plain call whose body is on its way
@@ -204,9 +212,15 @@ class ActorHttpProtocol(HttpToolsProtocol):
             self._running.message_event.set()
         super().connection_lost(exc)
 
+    def drain(self) -> None:
+        """Close with the next answer, of what runs or of what comes."""
+        self.last = True
+        if self._running is not None:
+            self._running.keep_alive = False
+
     def shutdown(self) -> None:
         """Close when what was started is answered; start nothing more."""
-        self.leaving = True
+        self.leaving = self.last = True
         self._rest = b""
         if not self.calls:
             super().shutdown()
@@ -292,6 +306,9 @@ class ActorHttpProtocol(HttpToolsProtocol):
                 self.transport.close()
             return
         rest, self._rest = self._rest, b""
+        if self.last and not (rest or self.calls or self._busy or self._missing):
+            self.transport.close()
+            return
         self.flow.resume_reading()
         if rest:
             self._take(rest)
@@ -341,14 +358,15 @@ class ActorHttpProtocol(HttpToolsProtocol):
             stats.dropped += 1
             return
         calls = self.calls
-        if isinstance(outcome, bytes) and not self.leaving:
+        if isinstance(outcome, bytes) and not self.last:
             stats.ok += 1
             head = self.listener.ok_head(self.server_state.default_headers, ingress.dispatcher.epoch_of(call.shard))
             text = b"%b%016x\r\ncontent-length: %d\r\n\r\n%b" % (head, call.number, len(outcome), outcome)
         else:
             answer = ingress.answer(outcome, call.number, call.shard, str(ActorId(call.binding, call.identity)))
             stats.count(answer.status)
-            text = self._rendered(answer, close=self.leaving and calls[-1] is call)
+            ends = calls[-1] is call and not (self._rest or self._missing or self._busy)
+            text = self._rendered(answer, close=self.last and ends)
         if calls[0] is not call:
             call.answer = text
             return
@@ -358,7 +376,7 @@ class ActorHttpProtocol(HttpToolsProtocol):
             calls.popleft()
             self.transport.write(ready)
         self.since = self.listener.clock
-        if self._rest or self.leaving:
+        if self._rest or self.last:
             self._go_on()
 
     def _rendered(self, answer: Answer, *, close: bool) -> bytes:
@@ -419,6 +437,8 @@ class ActorHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        if self.last and not self.pipeline:
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
 
     def _end(self, fault: Answer | None) -> None:

@@ -124,7 +124,9 @@ class View:
         """The table and where its hosts are: by their EndpointSlices, else by the DNS names of their pods."""
         if self.table is None:
             return None
-        return Placement(self.table, {host: self._addresses.get(host) or self._dns(host) for host in self.table.volumes})
+        return Placement(
+            self.table, {host: self._addresses.get(host) or self._dns(host) for host in self.table.volumes}
+        )
 
     def _dns(self, host: str) -> str:
         name = self._pod.name

@@ -1,0 +1,151 @@
+"""`/_internal`: what the operator asks hosts and ingresses, on the port that the outside can't reach.
+
+GET  /_internal/inventory      of a host: what lies on its volume
+POST /_internal/grant          to a host: begin shards empty, `{"grants": [[shard, epoch], ...]}`
+GET  /_internal/probe/{host}   to an ingress: let that host write, sync and read in one of its shards
+
+Whoever asks shows the peer secret: `Authorization: Bearer ...`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from kubeactor.errors import (
+    ActorArgumentError,
+    ActorError,
+    ActorFencedError,
+    ActorUnauthenticatedError,
+    BodyTooLargeError,
+)
+from kubeactor.ingress.state import Ingress
+from kubeactor.wire import authentic
+
+__all__ = ["PREFIX", "HostSide", "Unopened", "host_routes", "ingress_routes"]
+
+PREFIX: Final = "/_internal/"
+BODY_BYTES: Final = 256 * 1024  # 4,096 grants of the longest epochs
+
+_encode: Final = msgspec.json.Encoder().encode
+
+Accepted = Callable[[], Sequence[bytes]]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Unopened(Exception):
+    """Raised while the volume of a host is not open. `reason` is one word for programs."""
+
+    def __init__(self, reason: str, error: ActorError) -> None:
+        super().__init__(error.detail)
+        self.reason = reason
+        self.error = error
+
+
+class HostSide(Protocol):
+    """What a host tells and does."""
+
+    def inventory(self) -> dict[str, Any]:
+        """What lies on the volume; raises Unopened."""
+
+    def grant(self, grants: Sequence[tuple[int, int]]) -> None:
+        """Begin them: stored and synced when it returns.
+
+        Raises:
+            Unopened: when the volume is not open.
+            ValueError: when one is known at another epoch.
+        """
+
+
+class _Grants(msgspec.Struct, forbid_unknown_fields=True):
+    grants: list[tuple[int, int]]
+
+
+def host_routes(ingress: Ingress, accepted: Accepted, host: HostSide) -> list[Route]:
+    """The routes of a host's internal port; `accepted` gives the tokens of the moment."""
+
+    async def inventory(request: Request) -> Response:
+        return _json(host.inventory())
+
+    async def grant(request: Request) -> Response:
+        grants = (await _grants(request)).grants
+        try:
+            host.grant(grants)
+        except ValueError as error:
+            return _problem(ingress, ActorFencedError(str(error)), status=409)
+        return _json({})
+
+    guarded = _guarded(ingress, accepted)
+    return [
+        Route(f"{PREFIX}inventory", guarded(inventory), methods=["GET"]),
+        Route(f"{PREFIX}grant", guarded(grant), methods=["POST"]),
+    ]
+
+
+def ingress_routes(
+    ingress: Ingress, accepted: Accepted, probe: Callable[[str], Awaitable[dict[str, Any] | None]]
+) -> list[Route]:
+    """The route of an ingress's internal port; `probe` gives None for a host that owns no shard."""
+
+    async def probed(request: Request) -> Response:
+        host = request.path_params["host"]
+        found = await probe(host)
+        if found is None:
+            error = ActorArgumentError(f"the placement table knows no shard of a host {host[:80]!r}")
+            return _problem(ingress, error, status=404)
+        return _json(found)
+
+    return [Route(f"{PREFIX}probe/{{host}}", _guarded(ingress, accepted)(probed), methods=["GET"])]
+
+
+def _guarded(ingress: Ingress, accepted: Accepted) -> Callable[[Endpoint], Endpoint]:
+    """Endpoints that answer only who knows the secret, and errors as problem documents."""
+
+    def guard(endpoint: Endpoint) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not authentic(token.strip().encode("latin-1"), accepted()):
+                error = ActorUnauthenticatedError("say the peer secret: Authorization: Bearer ...")
+                return _problem(ingress, error)
+            try:
+                return await endpoint(request)
+            except Unopened as closed:
+                return _problem(ingress, closed.error, reason=closed.reason)
+            except ActorError as error:
+                return _problem(ingress, error)
+
+        return answer
+
+    return guard
+
+
+async def _grants(request: Request) -> _Grants:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > BODY_BYTES:
+            raise BodyTooLargeError(f"the body has at most {BODY_BYTES} bytes")
+    try:
+        return msgspec.json.decode(body, type=_Grants)
+    except msgspec.MsgspecError as error:
+        raise ActorArgumentError(f'the body is not like {{"grants": [[0, 1], [1, 1]]}}: {error}') from error
+
+
+def _problem(ingress: Ingress, error: ActorError, status: int | None = None, reason: str = "") -> Response:
+    answer = ingress.refuse(error, status=status)
+    body = answer.body
+    if reason:
+        body = _encode({**msgspec.json.decode(body), "reason": reason})
+    headers = [header for header in answer.headers if header[0] != b"content-length"]
+    response = Response(body, answer.status)
+    response.raw_headers = [*headers, (b"content-length", b"%d" % len(body))]
+    return response
+
+
+def _json(value: object) -> Response:
+    return Response(_encode(value), media_type="application/json")

@@ -1,0 +1,88 @@
+"""What a host in a pod tells the operator, and does for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final
+
+from kubeactor.engine.store import StoreBusyError, StoreError
+from kubeactor.engine.volume import FORMAT, ForeignVolumeError, VolumeMismatchError
+from kubeactor.errors import ActorShardUnavailableError
+from kubeactor.ingress.internal import Unopened
+from kubeactor.pod.peers import Peers
+from kubeactor.quarantine import Quarantine
+from kubeactor.wire import VERSION
+
+if TYPE_CHECKING:
+    from kubeactor.behind import Behind
+    from kubeactor.engine.engine import Engine
+
+__all__ = ["HostReport"]
+
+# Why the volume is not open, as one word.
+REASONS: Final[tuple[tuple[type[StoreError], str], ...]] = (
+    (StoreBusyError, "VolumeInUse"),
+    (ForeignVolumeError, "VolumeOfAnotherNamespace"),
+    (VolumeMismatchError, "VolumeOfAnotherHost"),
+    (StoreError, "VolumeUnreadable"),
+)
+
+
+class HostReport:
+    """Part of `HostSide`."""
+
+    def __init__(self, behind: Behind, peers: Peers, quarantine: Quarantine) -> None:
+        self._behind = behind
+        self._peers = peers
+        self._quarantine = quarantine
+
+    def inventory(self) -> dict[str, Any]:
+        """What lies on the volume, and how it is.
+
+        Raises:
+            Unopened: while it is not open.
+        """
+        engine = self._engine()
+        free, total = engine.store.free_bytes()
+        return {
+            "namespace": engine.namespace_uid,
+            "host": engine.host_id,
+            "volume": engine.volume_id,
+            "shards": engine.shards,
+            "version": metadata.version("kubeactor"),
+            "protocol": VERSION,
+            "format": FORMAT,
+            "states": engine.inventory(),
+            "parked": engine.parked.alarms + engine.parked.messages,
+            "quarantined": len(self._quarantine.entries()),
+            "disk": {"used_bytes": total - free, "free_bytes": free, "full": engine.store.nearly_full()},
+            "credentials": self._peers.fingerprints,
+            "trouble": self._behind.trouble(),
+        }
+
+    def grant(self, grants: Sequence[tuple[int, int]]) -> None:
+        """Begin these (shard, epoch) empty.
+
+        Raises:
+            Unopened: while the volume is not open.
+            ValueError: when one is known at another epoch.
+        """
+        engine = self._engine()
+        try:
+            engine.grant(list(grants))
+        except StoreError as error:
+            engine.fail(str(error))
+            raise Unopened("VolumeUnreadable", ActorShardUnavailableError(str(error))) from error
+
+    def _engine(self) -> Engine:
+        behind = self._behind
+        if behind.engine is not None and behind.engine.failure is None:
+            return behind.engine
+        why = behind.engine.failure if behind.engine is not None else behind.standby.reason
+        raise Unopened(reason_of(behind.closed), ActorShardUnavailableError(f"the volume is not open: {why}"))
+
+
+def reason_of(closed: StoreError | None) -> str:
+    """One word for why a volume is not open; None means that it was not tried yet."""
+    return next((word for kind, word in REASONS if isinstance(closed, kind)), "Starting")

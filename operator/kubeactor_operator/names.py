@@ -54,6 +54,13 @@ TEMPLATE: Final = "kubeactor.io/template"
 LAST_GOOD: Final = "kubeactor.io/last-good-template"
 # Of every child that is applied: the hash of the manifest, so that a field taken out of it is noticed too.
 APPLIED: Final = "kubeactor.io/applied"
+# Of the StatefulSet: a template on which a host did not come back, and when each host's pod was deleted to heal it.
+FAILED: Final = "kubeactor.io/failed-template"
+HEALED: Final = "kubeactor.io/healed"
+# Of an ActorNamespace: any new text rotates the peer credentials. Of the Secret: which text is under way, and done.
+ROTATE: Final = "kubeactor.io/rotate-peer"
+ROTATING: Final = "kubeactor.io/rotating"
+ROTATED: Final = "kubeactor.io/rotated"
 
 NAMESPACE_LABEL: Final = "kubeactor.io/namespace"
 RESERVED_PREFIX: Final = "kubeactor.io/"

@@ -145,6 +145,8 @@ def _environment(namespace: ActorNamespace, bundle: Bundle) -> list[Manifest]:
         "KUBEACTOR_METHOD_TIMEOUT_S": str(limits.method_timeout_seconds),
         "KUBEACTOR_ALARM_TIMEOUT_S": str(limits.alarm_timeout_seconds),
     }
+    if namespace.spec.hosts.storage.adopt:
+        values["KUBEACTOR_ADOPT"] = "true"
     if bundle.code and not any(one.get("name") == "PYTHONPATH" for one in namespace.spec.env):
         values["PYTHONPATH"] = f"{names.CODE_PATH}:{names.APP_PATH}"
     pod = [_field("POD_NAME", "metadata.name"), _field("POD_NAMESPACE", "metadata.namespace")]

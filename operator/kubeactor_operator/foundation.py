@@ -1,0 +1,139 @@
+"""The children that only follow from the spec: credentials, code copies, accounts, rights, Services, guards."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from typing import Final
+
+from kubeactor_operator import conditions, names
+from kubeactor_operator.actions import Create, Delete, Patch
+from kubeactor_operator.children import access, guards, hosts, ingresses, sources
+from kubeactor_operator.children.pods import Bundle
+from kubeactor_operator.draft import Draft
+from kubeactor_operator.live import annotation
+from kubeactor_operator.observed import Inventory, Object
+
+__all__ = ["bundle", "credentials", "forget_old_code", "rights", "services"]
+
+CODE_COPIES: Final = 3
+
+
+def credentials(draft: Draft) -> None:
+    """The peer Secret: made once, never overwritten; rotated when the user's annotation says so."""
+    observed = draft.observed
+    live = observed.child("Secret", names.peer_secret(observed.namespace.name))
+    if live is None or not observed.owned(live):
+        manifest = sources.peer_secret(observed.namespace, observed.credential, "")
+        if live is None:
+            draft.actions.append(Create(manifest))
+        else:
+            draft.ensure(manifest)  # tells of the conflict
+        return
+    current, previous = sources.peer_credentials(live)
+    wanted = observed.namespace.metadata.annotations.get(names.ROTATE, "")
+    if not current:
+        draft.actions.append(Patch({"data": _data(current=observed.credential)}, live))
+    elif wanted and annotation(live, names.ROTATED) != wanted:
+        _rotate(draft, live, wanted, current, previous)
+
+
+def _rotate(draft: Draft, live: Object, wanted: str, current: str, previous: str) -> None:
+    """First everyone accepts the new one, then everyone presents it: at no time is anybody refused."""
+    if annotation(live, names.ROTATING) != wanted:
+        fields = {
+            "metadata": {"annotations": {names.ROTATING: wanted}},
+            "data": _data(previous=draft.observed.credential),
+        }
+        draft.actions.append(Patch(fields, live))
+        draft.under_way(conditions.ROTATING_CREDENTIALS, "the new credential is being handed out")
+        return
+    digest = hashlib.sha256(previous.encode()).hexdigest()[:16]
+    found = draft.observed.inventories
+    late = [host for host in draft.pods if not _accepts(found.get(host), digest)]
+    if late:
+        waits = f"waiting until {', '.join(late)} accept the new credential (kubelet takes up to two minutes)"
+        draft.under_way(conditions.ROTATING_CREDENTIALS, waits, again_s=5.0)
+        return
+    fields = {"metadata": {"annotations": {names.ROTATED: wanted}}, "data": _data(current=previous, previous=current)}
+    draft.actions.append(Patch(fields, live))
+
+
+def _accepts(inventory: object, digest: str) -> bool:
+    return isinstance(inventory, Inventory) and digest in inventory.credentials
+
+
+def _data(**values: str) -> Object:
+    return {key: b64encode(value.encode()).decode() for key, value in values.items()}
+
+
+def bundle(draft: Draft) -> Bundle | None:
+    """Image and code that the spec asks for, copied; None while the code is missing: then what runs goes on."""
+    observed = draft.observed
+    spec = observed.namespace.spec
+    if spec.code is None:
+        return Bundle(image(draft))
+    source = observed.source
+    if source is None or not (source.get("data") or source.get("binaryData")):
+        what = "is empty" if source else "does not exist"
+        name = spec.code.config_map
+        draft.trouble(
+            conditions.CODE_MISSING,
+            f"ConfigMap {name} {what}: `kubectl create configmap {name} --from-file=FILE.py`",
+            stalled=True,
+        )
+        return None
+    draft.ensure(sources.code_config_map(observed.namespace, source))
+    return Bundle(image(draft), sources.code_hash(source))
+
+
+def image(draft: Draft) -> str:
+    """The user's image, or the stock image: that of the first release that saw the namespace, or of `spec.version`."""
+    observed = draft.observed
+    spec = observed.namespace.spec
+    if spec.image:
+        return spec.image
+    stock = observed.stock_image
+    repository = stock.rpartition(":")[0] if ":" in stock.rpartition("/")[2] else stock
+    if spec.version:
+        return f"{repository}:{spec.version}"
+    running = str(observed.status.get("image") or "")
+    return running if running.rpartition(":")[0] == repository else stock
+
+
+def forget_old_code(draft: Draft, needed: set[str]) -> None:
+    """Of the code copies that no template names, the newest stay: three in all."""
+    prefix = names.code_config_map(draft.observed.namespace.name, "")
+    copies = [
+        live
+        for (kind, name), live in draft.observed.children.items()
+        if kind == "ConfigMap" and name.startswith(prefix) and draft.observed.owned(live)
+    ]
+    spare = [live for live in copies if live["metadata"]["name"].removeprefix(prefix) not in needed]
+    spare.sort(key=lambda live: (live["metadata"].get("creationTimestamp", ""), live["metadata"]["name"]))
+    for live in spare[: max(0, len(copies) - CODE_COPIES)]:
+        draft.actions.append(Delete(live))
+
+
+def rights(draft: Draft) -> None:
+    """Accounts of the pods, and what they may read."""
+    namespace = draft.observed.namespace
+    for component, name in (
+        (names.HOST, names.host(namespace.name)),
+        (names.INGRESS, names.ingress(namespace.name)),
+    ):
+        draft.keep(access.service_account(namespace, component), "ServiceAccount", name)
+        draft.ensure(access.role(namespace, component))
+        draft.ensure(access.role_binding(namespace, component))
+
+
+def services(draft: Draft, replicas: int) -> None:
+    """Services, disruption budgets and the network policy."""
+    namespace = draft.observed.namespace
+    host, ingress = names.host(namespace.name), names.ingress(namespace.name)
+    draft.ensure(hosts.headless_service(namespace))
+    draft.ensure(ingresses.public_service(namespace))
+    draft.keep(ingresses.api_service(namespace), "Service", names.api_service(namespace.name))
+    draft.keep(guards.host_budget(namespace, replicas), "PodDisruptionBudget", host)
+    draft.keep(guards.ingress_budget(namespace), "PodDisruptionBudget", ingress)
+    draft.keep(guards.network_policy(namespace), "NetworkPolicy", host)

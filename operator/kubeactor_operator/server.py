@@ -1,0 +1,59 @@
+"""`/metrics`, `/healthz` and `/readyz` of the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from kubeactor_operator.metrics import LAST_SUCCESS_AGE, LEADER, REGISTRY
+
+__all__ = ["State", "serve"]
+
+STUCK_S: Final = 300.0
+
+
+class State:
+    """What the paths tell. `age_s`: of the last successful reconcile; None while this replica is not the leader."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self.age_s: Callable[[], float] | None = None
+
+    def health(self) -> tuple[bool, dict[str, object]]:
+        """Whether kubelet should leave the process alone, and what it does."""
+        if self.age_s is None:
+            return True, {"leader": False}
+        age = self.age_s()
+        return age < STUCK_S, {"leader": True, "lastSuccessfulReconcileSeconds": round(age, 1)}
+
+
+async def serve(state: State, port: int, address: str = "0.0.0.0") -> web.AppRunner:  # noqa: S104
+    """Listen; `cleanup()` the runner to end it."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        LEADER.set(state.age_s is not None)
+        LAST_SUCCESS_AGE.set(state.age_s() if state.age_s else 0.0)
+        return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def healthz(_: web.Request) -> web.Response:
+        well, said = state.health()
+        return _json(200 if well else 500, said)
+
+    async def readyz(_: web.Request) -> web.Response:
+        well, said = state.health()
+        return _json(200 if well and state.started else 503, {"started": state.started, **said})
+
+    app = web.Application(client_max_size=1024)
+    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, address, port).start()
+    return runner
+
+
+def _json(status: int, said: dict[str, object]) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(said), content_type="application/json")

@@ -1,0 +1,484 @@
+"""A cluster of plain dictionaries, for the plan alone: API server, StatefulSet controller, kubelet, hosts, ingresses.
+
+It refuses what an API server refuses, and asserts at every action what must never happen:
+- the operator takes a serving host down only while all others serve;
+- a grant never begins a shard empty that anybody ever owned, unless the user gave that data up;
+- a published table never gives a shard to a host whose volume does not hold it at that epoch;
+- epochs of what was published never fall, as long as nobody but the operator writes the table.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from kubeactor.placement import Document, Table
+from kubeactor_operator import names
+from kubeactor_operator.actions import Action, Apply, Create, Delete, Grant, Patch, Plan, Replace, Tell
+from kubeactor_operator.children.manifest import digest
+from kubeactor_operator.children.pods import template_hash
+from kubeactor_operator.live import condition, timestamp
+from kubeactor_operator.observed import Disk, Inventory, Object, Observed, Probe, Silent
+from kubeactor_operator.plan import plan
+from kubeactor_operator.spec import ActorNamespace
+
+STOCK = "kubeactor/host:0.1.0"
+
+
+class Refused(Exception):
+    """The API server says no: 409."""
+
+
+@dataclass
+class Volume:
+    """What lies on a disk."""
+
+    id: str
+    namespace: str
+    states: dict[int, int] = field(default_factory=dict)
+
+
+class Cluster:
+    """One ActorNamespace `bank` and everything around it. `settle` runs operator and world until nothing changes."""
+
+    def __init__(self, spec: Mapping[str, Any] | None = None, seed: int = 0) -> None:
+        self.random = random.Random(seed)
+        self.now = 1_000_000.0
+        self.version = 0
+        self.objects: dict[tuple[str, str], Object] = {}
+        self.volumes: dict[str, Volume] = {}  # by claim uid
+        self.bad_images: set[str] = set()  # their preflight fails
+        self.crashing: set[str] = set()  # templates by image on which hosts end
+        self.silent: set[str] = set()  # hosts that the operator does not reach
+        self.hung: set[str] = set()  # hosts that answer nobody
+        self.missing_nodes: set[str] = set()  # hosts whose volume no node reaches
+        self.full: set[str] = set()
+        self.ingress_down = False
+        self.expandable = True
+        self.refuse: Callable[[Action], tuple[int, str] | None] = lambda action: None
+        self.probes: dict[str, Probe] = {}
+        self.refusals: dict[str, tuple[int, str, str]] = {}
+        self.table_written_at = 0.0
+        self.ever: dict[int, int] = {}  # shard -> highest epoch that any volume ever held
+        self.given_up: set[int] = set()
+        self.published: dict[int, int] = {}
+        self.events: list[Tell] = []
+        self.writes = 0
+        self.apply_spec(dict(spec or {}))
+
+    # The user ------------------------------------------------------------------------------------------------------
+
+    def apply_spec(self, spec: Mapping[str, Any], name: str = "bank") -> None:
+        base = {"actors": [{"binding": "ACCOUNT", "class": "bank:Account"}], "shards": 8}
+        live = self.objects.get((names.KIND, name))
+        merged = {**(live["spec"] if live else base), **spec}
+        if live:
+            if live["spec"] != merged:
+                live["spec"] = merged
+                live["metadata"]["generation"] += 1
+                self._bump(live)
+            return
+        self.put({"kind": names.KIND, "metadata": {"name": name, "generation": 1}, "spec": merged, "status": {}})
+
+    def annotate(self, **annotations: str | None) -> None:
+        live = self.namespace
+        known = live["metadata"].setdefault("annotations", {})
+        for key, value in annotations.items():
+            name = f"kubeactor.io/{key}"
+            known.pop(name, None)
+            if value is not None:
+                known[name] = value
+        self._bump(live)
+
+    def recreate(self) -> None:
+        """Delete the ActorNamespace with its children, keep the claims, apply it again."""
+        body = self.namespace
+        self.collect(body["metadata"]["uid"])
+        del self.objects[(names.KIND, "bank")]
+        self.tick(5)
+        self.put(
+            {"kind": names.KIND, "metadata": {"name": "bank", "generation": 1}, "spec": body["spec"], "status": {}}
+        )
+        self.probes, self.refusals, self.published = {}, {}, {}
+
+    @property
+    def namespace(self) -> Object:
+        return self.objects[(names.KIND, "bank")]
+
+    @property
+    def status(self) -> Object:
+        found: Object = self.namespace["status"]
+        return found
+
+    def condition(self, type: str) -> tuple[str, str]:
+        found = condition(self.namespace, type)
+        return found.get("status", ""), found.get("reason", "")
+
+    @property
+    def table(self) -> Table | None:
+        live = self.objects.get((names.PLACEMENT_KIND, "bank"))
+        return Table.of(msgspec.convert(live["spec"], Document)) if live else None
+
+    def claim(self, host: str) -> Object:
+        return self.objects[("PersistentVolumeClaim", f"data-bank-{host}")]
+
+    def volume(self, host: str) -> Volume:
+        return self.volumes[self.claim(host)["metadata"]["uid"]]
+
+    def pod(self, host: str) -> Object:
+        return self.objects[("Pod", f"bank-{host}")]
+
+    # The API server ------------------------------------------------------------------------------------------------
+
+    def put(self, manifest: Object) -> Object:
+        key = (manifest["kind"], manifest["metadata"]["name"])
+        if key in self.objects:
+            raise Refused(f"{key} exists")
+        live = copy.deepcopy(manifest)
+        live.setdefault("apiVersion", "v1")
+        live["metadata"] |= {"namespace": "default", "uid": f"uid-{self.version + 1}"}
+        live["metadata"]["creationTimestamp"] = timestamp(self.now)
+        live["metadata"].setdefault("generation", 1)
+        if live["kind"] == "Pod":
+            live.setdefault("status", {"phase": "Pending"})
+        self.objects[key] = live
+        self._bump(live)
+        return live
+
+    def _bump(self, live: Object) -> None:
+        self.version += 1
+        live["metadata"]["resourceVersion"] = str(self.version)
+
+    def _at(self, observed: Object) -> Object:
+        live = self.objects.get((observed["kind"], observed["metadata"]["name"]))
+        meta = observed["metadata"]
+        if live is None or live["metadata"]["uid"] != meta["uid"]:
+            raise Refused("gone")
+        if live["metadata"]["resourceVersion"] != meta["resourceVersion"]:
+            raise Refused("stale")
+        return live
+
+    def remove(self, key: tuple[str, str]) -> None:
+        live = self.objects.pop(key, None)
+        if live:
+            self.collect(live["metadata"]["uid"])
+
+    def collect(self, uid: str) -> None:
+        for key, live in list(self.objects.items()):
+            if any(one["uid"] == uid for one in live["metadata"].get("ownerReferences", [])):
+                self.remove(key)
+
+    # The operator --------------------------------------------------------------------------------------------------
+
+    def observe(self) -> Observed:
+        objects = copy.deepcopy(self.objects)
+        body = objects.pop((names.KIND, "bank"))
+        pods = tuple(one for (kind, _), one in objects.items() if kind == "Pod")
+        inventories = {
+            h: found
+            for one in pods
+            if (h := names.host_id("bank", one["metadata"]["name"]))
+            if one["status"].get("podIP")
+            if (found := self._inventory(h, one))
+        }
+        return Observed(
+            now=self.now,
+            namespace=ActorNamespace.of(body),
+            status=body["status"],
+            resource_version=body["metadata"]["resourceVersion"],
+            children=objects,
+            pods=pods,
+            claims=tuple(one for (kind, _), one in objects.items() if kind == "PersistentVolumeClaim"),
+            source=objects.get(("ConfigMap", "bank-code")),
+            inventories=inventories,
+            probes=dict(self.probes),
+            ingress_reached=not self.ingress_down and ("Deployment", "bank-ingress") in objects,
+            refusals=dict(self.refusals),
+            table_written_at=self.table_written_at,
+            credential="secret",
+            stock_image=STOCK,
+        )
+
+    def _inventory(self, host: str, pod: Object) -> Inventory | Silent | None:
+        if host in self.silent or host in self.hung or not pod["status"].get("serves"):
+            return Silent("no answer", answers=False)
+        volume = self.volume(host)
+        return Inventory(
+            namespace=volume.namespace,
+            host=host,
+            volume=volume.id,
+            shards=self.namespace["spec"]["shards"],
+            protocol=1,
+            version="0.1.0",
+            states=tuple((shard, epoch, "owned") for shard, epoch in sorted(volume.states.items())),
+            disk=Disk(2**30, 2**20, host in self.full),
+        )
+
+    def decide(self, observed: Observed | None = None) -> Plan:
+        return plan(observed or self.observe())
+
+    def execute(self, decided: Plan, version: str | None = None, upto: int | None = None) -> bool:
+        """As `Execution.run`; whether it was not refused. `upto`: the operator dies after that many actions."""
+        try:
+            self.write_status(decided.status, version)
+            for action in decided.actions[:upto]:
+                refusal = None if isinstance(action, Tell | Grant) else self.refuse(action)
+                if refusal:
+                    manifest = getattr(action, "manifest", None) or action.live  # type: ignore[union-attr]
+                    key = f"{manifest['kind']}/{manifest['metadata']['name']}"
+                    self.refusals[key] = (*refusal, digest(manifest))
+                    continue
+                self.do(action)
+        except Refused:
+            return False
+        return True
+
+    def write_status(self, status: Object, version: str | None = None) -> None:
+        body = self.namespace
+        if version is not None and body["metadata"]["resourceVersion"] != version:
+            raise Refused("stale")
+        if body["status"] != status:
+            body["status"] = copy.deepcopy(status)
+            self._bump(body)
+            self.writes += 1
+
+    def do(self, action: Action) -> None:
+        match action:
+            case Tell():
+                self.events.append(action)
+                return
+            case Create(manifest):
+                self.put(manifest)
+                self._note(manifest)
+            case Apply(manifest, live):
+                self._change(self._at(live), manifest)
+            case Replace(manifest, live):
+                self._change(self._at(live), manifest)
+                self._note(manifest)
+            case Patch(fields, live):
+                target = self._at(live)
+                _merge(target, fields)
+                self._bump(target)
+            case Delete(live, orphan):
+                self._delete(self._at(live), orphan)
+            case Grant(host, _, _, grants):
+                self._grant(host, grants)
+        self.writes += 1
+
+    def _change(self, live: Object, manifest: Object) -> None:
+        spec_changed = live.get("spec") != manifest.get("spec")
+        for key, value in manifest.items():
+            if key != "metadata":
+                live[key] = copy.deepcopy(value)
+        for key in ("labels", "annotations"):
+            kept = {k: v for k, v in live["metadata"].get(key, {}).items() if k == names.HEALED}
+            live["metadata"][key] = {**kept, **manifest["metadata"].get(key, {})}
+        if spec_changed:
+            live["metadata"]["generation"] += 1
+        self._bump(live)
+
+    def _note(self, manifest: Object) -> None:
+        if manifest["kind"] != names.PLACEMENT_KIND:
+            return
+        assert self.now - self.table_written_at >= 1.0, "at most one write of the table a second"
+        self.table_written_at = self.now
+        table = Table.of(msgspec.convert(manifest["spec"], Document))
+        for shard in range(table.shards):
+            assert table.epoch(shard) >= self.published.get(shard, 0), f"the epoch of shard {shard} fell"
+            self.published[shard] = table.epoch(shard)
+            owner = table.owner(shard)
+            held = owner and self._holds(owner[0], table.volumes[owner[0]], shard)
+            assert not owner or held is None or held <= owner[1], f"{owner} is behind what its volume holds, {held}"
+
+    def _holds(self, host: str, volume: str, shard: int) -> int | None:
+        for one in self.volumes.values():
+            if one.id == volume:
+                return one.states.get(shard)
+        return None
+
+    def _grant(self, host: str, grants: tuple[tuple[int, int], ...]) -> None:
+        volume = self.volume(host)
+        for shard, epoch in grants:
+            if volume.states.get(shard) == epoch:
+                continue
+            assert shard not in volume.states, "a host refuses a shard that it knows at another epoch"
+            published = self.published.get(shard, 0)
+            if shard in self.ever and published:
+                assert shard in self.given_up, f"shard {shard} was owned and would begin empty"
+                assert epoch > self.ever[shard], (
+                    f"shard {shard} begins anew at epoch {epoch}, {self.ever[shard]} was seen"
+                )
+            volume.states[shard] = epoch
+            self.ever[shard] = max(epoch, self.ever.get(shard, 0))
+
+    def _delete(self, live: Object, orphan: bool) -> None:
+        host = names.host_id("bank", live["metadata"]["name"]) if live["kind"] == "Pod" else None
+        if host and live["status"].get("serves"):
+            down = [h for h in self._expected() if h != host and not self._serves(h)]
+            assert not down, f"{host} serves and is deleted while {down} do not"
+        key = (live["kind"], live["metadata"]["name"])
+        if orphan:
+            del self.objects[key]
+        else:
+            self.remove(key)
+
+    def _expected(self) -> list[str]:
+        live = self.objects.get(("StatefulSet", "bank-host"))
+        return [f"host-{n}" for n in range(live["spec"]["replicas"])] if live else []
+
+    def _serves(self, host: str) -> bool:
+        pod = self.objects.get(("Pod", f"bank-{host}"))
+        return bool(pod and pod["status"].get("serves"))
+
+    # The world -----------------------------------------------------------------------------------------------------
+
+    def tick(self, seconds: float = 1.0) -> None:
+        """Time passes: controllers and kubelet do theirs."""
+        self.now += seconds
+        self._stateful_set()
+        self._deployment()
+        for (kind, _), live in list(self.objects.items()):
+            if kind == "Pod":
+                self._kubelet(live)
+        self._probe()
+
+    def _stateful_set(self) -> None:
+        live = self.objects.get(("StatefulSet", "bank-host"))
+        if not live:
+            return
+        live["status"] = {"observedGeneration": live["metadata"]["generation"]}
+        for n in range(live["spec"]["replicas"]):
+            name = f"bank-host-{n}"
+            claim = ("PersistentVolumeClaim", f"data-{name}")
+            if claim not in self.objects:
+                wanted = live["spec"]["volumeClaimTemplates"][0]
+                made = self.put(
+                    {"kind": claim[0], "metadata": {"name": claim[1]}, "spec": copy.deepcopy(wanted["spec"])}
+                )
+                made["status"] = {"capacity": dict(wanted["spec"]["resources"]["requests"])}
+            if ("Pod", name) not in self.objects:
+                self._make_pod(name, live)
+            owners = self.objects[("Pod", name)]["metadata"]["ownerReferences"]
+            owners[0]["uid"] = live["metadata"]["uid"]  # a StatefulSet made anew adopts them
+        for key in list(self.objects):
+            host = names.host_id("bank", key[1]) if key[0] == "Pod" else None
+            if host and int(host[5:]) >= live["spec"]["replicas"]:
+                self.remove(key)
+
+    def _make_pod(self, name: str, owner: Object) -> None:
+        template = copy.deepcopy(owner["spec"]["template"])
+        self.put(
+            {
+                "kind": "Pod",
+                "metadata": {
+                    **template["metadata"],
+                    "name": name,
+                    "ownerReferences": [{"uid": owner["metadata"]["uid"]}],
+                },
+                "spec": template["spec"],
+                "status": {"phase": "Pending"},
+            }
+        )
+
+    def _deployment(self) -> None:
+        live = self.objects.get(("Deployment", "bank-ingress"))
+        if live:
+            wanted = live["spec"].get("replicas", 1)
+            live["status"] = {
+                "observedGeneration": live["metadata"]["generation"],
+                "replicas": wanted,
+                "updatedReplicas": wanted,
+            }
+
+    def _kubelet(self, pod: Object) -> None:
+        before = copy.deepcopy(pod["status"])
+        image = pod["spec"]["containers"][0]["image"]
+        host = names.host_id("bank", pod["metadata"]["name"])
+        if host is None:
+            if "preflight" in pod["metadata"]["name"]:
+                self._preflight(pod, image)
+        elif host in self.missing_nodes:
+            message = "0/3 nodes are available: 3 node(s) had volume node affinity conflict."
+            entry = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+            pod["status"] = {"phase": "Pending", "conditions": [entry]}
+        elif image in self.crashing:
+            ended = {"exitCode": 1, "reason": "Error", "message": "boom", "finishedAt": timestamp(self.now)}
+            last = (before.get("containerStatuses") or [{}])[0].get("lastState", {}).get("terminated") or ended
+            state = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": last}}
+            pod["status"] = {"phase": "Running", "podIP": f"10.0.0.{host[5:]}", "containerStatuses": [state]}
+        else:
+            self._open(host)
+            ready = "False" if host in self.hung else "True"
+            pod["status"] = {
+                "phase": "Running",
+                "podIP": f"10.0.0.{host[5:]}",
+                "serves": host not in self.hung,
+                "conditions": [{"type": "Ready", "status": ready}],
+            }
+        if pod["status"] != before:
+            self._bump(pod)
+
+    def _preflight(self, pod: Object, image: str) -> None:
+        ended = {"exitCode": 2, "reason": "Error", "message": "class bank:Account can't be imported"}
+        if image in self.bad_images:
+            pod["status"] = {"phase": "Failed", "containerStatuses": [{"state": {"terminated": ended}}]}
+        else:
+            pod["status"] = {"phase": "Succeeded"}
+
+    def _open(self, host: str) -> None:
+        claim, uid = self.claim(host), self.namespace["metadata"]["uid"]
+        volume = self.volumes.setdefault(claim["metadata"]["uid"], Volume(f"{self.version:08x}", uid))
+        env = self.pod(host)["spec"]["containers"][0]["env"]
+        if volume.namespace != uid and {"name": "KUBEACTOR_ADOPT", "value": "true"} in env:
+            volume.namespace = uid
+
+    def _probe(self) -> None:
+        table = self.table
+        for host in table.volumes if table else ():
+            before = self.probes.get(host, Probe())
+            if self._serves(host) and host not in self.hung:
+                self.probes[host] = Probe(passed_at=self.now)
+            elif self.now - before.missed_at >= 10:
+                self.probes[host] = Probe(before.passed_at, before.misses + 1, self.now, "no connection")
+
+    # Together ------------------------------------------------------------------------------------------------------
+
+    def step(self) -> Plan:
+        observed = self.observe()
+        decided = self.decide(observed)
+        self.execute(decided, observed.resource_version)
+        self.tick(min(decided.again_s, 1.0))
+        return decided
+
+    def settle(self, rounds: int = 200) -> None:
+        """Until two looks in a row change nothing, 30 s apart."""
+        quiet = 0
+        for _ in range(rounds):
+            before = self.writes
+            self.step()
+            quiet = quiet + 1 if self.writes == before else 0
+            if quiet >= 3:
+                self.tick(30)
+                before = self.writes
+                self.step()
+                if self.writes == before:
+                    return
+                quiet = 0
+        raise AssertionError(f"no rest after {rounds} looks: {self.decide().actions} {self.status}")
+
+
+def _merge(target: Object, fields: Object) -> None:
+    for key, value in fields.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = copy.deepcopy(value)
+
+
+def hash_of(pod: Object) -> str:
+    return template_hash(pod)

@@ -51,7 +51,7 @@ lint: $(DEV) ## Check style, types and layers
 	$(BIN)/lint-imports
 
 docs: $(DEV) ## Make the site in build/site; fails on a broken link or a code block that does not run
-	$(BIN)/python -m tests.docs.errors_page
+	for page in errors spec user_errors; do $(BIN)/python -m tests.docs.$${page}_page || exit 1; done
 	$(BIN)/python -m pytest --quiet tests/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 

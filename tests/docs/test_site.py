@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.docs import errors_page
+from tests.docs import errors_page, spec_page, user_errors_page
 
 import kubeactor
 import kubeactor.client
@@ -47,6 +47,14 @@ def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
 
 def test_the_page_of_errors_is_made_from_the_tree() -> None:
     assert errors_page.PAGE.read_text() == errors_page.render(), "run: make docs"
+
+
+def test_the_page_of_the_spec_is_made_from_the_crds() -> None:
+    assert spec_page.PAGE.read_text() == spec_page.render(), "run: make docs"
+
+
+def test_the_page_of_user_errors_is_made_from_what_the_tests_try() -> None:
+    assert user_errors_page.PAGE.read_text() == user_errors_page.render(), "run: make docs"
 
 
 def test_the_reference_lists_every_public_name() -> None:

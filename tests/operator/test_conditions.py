@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from tests.operator.user_errors import ALWAYS, CONDITIONS, MENDS, UPDATES
 
 from kubeactor_operator import conditions
 from kubeactor_operator.conditions import REASONS, TYPES, Reason
@@ -34,3 +35,9 @@ def test_each_reason_is_a_constant_of_its_name() -> None:
     for reason in REASONS:
         constant = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", reason).upper()
         assert words[constant] == reason
+
+
+def test_what_users_get_wrong_is_mended_in_the_docs_and_told_by_a_reason_that_exists() -> None:
+    assert MENDS.keys() == {mistake.title for mistake in [*ALWAYS, *UPDATES]}
+    assert set(CONDITIONS.values()) <= REASONS.keys()
+    assert all(REASONS[reason].mend for reason in CONDITIONS.values())

@@ -163,3 +163,45 @@ UPDATES = [
     Mistake("Another class of load balancer", {f"{SERVICE}.loadBalancerClass": GONE}, BALANCER, before={SERVICE: A}),
     Mistake("Another class of load balancer", {SERVICE: A}, BALANCER, before={SERVICE: {"type": "LoadBalancer"}}),
 ]
+
+# For each title: how it is mended. And what admission can't see: what the user did, the reason of the condition.
+MENDS = {
+    "A name that children can't begin with": "At most 40 lower-case letters, digits and `-`, a letter first.",
+    "No spec": "Give at least `spec.actors`, and `spec.image` or `spec.code`.",
+    "No actors": "List at least one binding with its class.",
+    "A binding twice": "Give the second one another name.",
+    "A binding or class that is no name": "`binding: ACCOUNT`, `class: bank:Account`, `frontDoor: bank:app`.",
+    "Neither image nor code": "Set `image`, or `code.configMap` to run your code in the stock image.",
+    "`version` beside `image`": "Remove one of them; `version` is a release such as `0.1.0`.",
+    "An image or ConfigMap that is no name": "Write it as `kubectl get configmap` or the registry shows it.",
+    "More hosts than shards": "Lower `hosts.replicas`; in a new namespace you may raise `shards`.",
+    "`ingress.api` without a front door": "Remove `ingress.api`, or set `frontDoor`.",
+    "A size that is none": "A quantity of at least `32Mi`, such as `10Gi`.",
+    "A Service that can't be": "Set `type` to what the other field is for, or remove that field.",
+    "A label or annotation of ours": "Use a key of your own.",
+    "A variable of ours": "Use another name.",
+    "A variable twice": "Remove one of them.",
+    "A volume or mount of ours": "Use another name; mount elsewhere.",
+    "A mount without its volume": "Add the volume of that name beside it.",
+    "Another number of shards": "Set it back. Another number needs a new namespace, since names would move.",
+    "A smaller volume": "Set it back; a volume can't shrink.",
+    "Another storage class": "Set it back; a volume keeps its class.",
+    "Another class of load balancer": "Set `type: ClusterIP`, then the other class.",
+}
+
+CONDITIONS = {
+    "A class or front door that can't be imported, or is none": "PreflightFailed",
+    "A setting of the Env that is missing or wrong": "PreflightFailed",
+    "An image that can't be pulled": "ImagePullFailed",
+    "An image with a release of kubeactor that the operator does not speak": "UnsupportedVersion",
+    "A code ConfigMap that does not exist": "CodeMissing",
+    "Pod settings that Kubernetes refuses (a toleration, an affinity, a volume)": "InvalidPodSettings",
+    "An object of a child's name that is not ours": "NameConflict",
+    "Volumes that an earlier namespace of this name left": "VolumesOfAnotherNamespace",
+    "A bigger volume of a class that can't expand": "ExpansionUnsupported",
+    "New code that starts, but ends again and again": "RolloutStopped",
+    "Other hosts than now, which needs shards to move": "WaitingForMoves",
+    "Pods that no node takes, or a class that makes no volume": "HostUnschedulable",
+    "A quota, policy or webhook that refuses a child": "RefusedByCluster",
+    "Data that fills a volume": "DiskFull",
+}

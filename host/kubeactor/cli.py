@@ -12,10 +12,11 @@ from typing import Annotated, Any, Final, NoReturn
 import msgspec
 import typer
 
-from kubeactor import parked_commands, terminal
+from kubeactor import call_command, parked_commands, terminal
 from kubeactor.application import Application, UserCodeError
 from kubeactor.child import Timing
-from kubeactor.limits import SHARDS_DEFAULT, SHARDS_MAX
+from kubeactor.errors import ActorError
+from kubeactor.limits import CALL_DEFAULT_S, CALL_MAX_S, SHARDS_DEFAULT, SHARDS_MAX
 from kubeactor.listeners import ListenError, Listeners
 from kubeactor.namespace import Namespace, claim, ignore
 from kubeactor.parked import Retry
@@ -343,11 +344,48 @@ def _ports(port: int, api_port: int | None, metrics_port: int | None, front_door
     return ports
 
 
+DEV_URL: Final = "http://127.0.0.1:8080"
 UrlOption = Annotated[str, typer.Option("--url", help="Where the API is served.")]
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def call(
+    binding: Annotated[str, typer.Argument(help="Such as ACCOUNT.")],
+    name: Annotated[str, typer.Argument(help="Of the instance, such as alice.")],
+    method: Annotated[str, typer.Argument(help="Such as debit.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="amount=30 by name, 30 by position: JSON, or else a text.")
+    ] = None,
+    url: UrlOption = DEV_URL,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0.001, max=CALL_MAX_S, help="Seconds that the call may take.")
+    ] = CALL_DEFAULT_S,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Idempotency-Key: repeated with it, it is applied once.")
+    ] = None,
+    unique: Annotated[bool, typer.Option("--id", help="The name is a unique id, 32 hex digits.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON, also for an error.")] = False,
+) -> None:
+    """Call a method of an instance and print its result as JSON; an error ends with status 1.
+
+    Example: kubeactor call ACCOUNT alice debit amount=30
+    """
+    target = call_command.Target(binding, name, method, unique)
+    try:
+        body = call_command.arguments(arguments or [])
+        result = call_command.make(url, target, body, timeout_s=timeout_s, key=key)
+        print(call_command.shown(result, one_line=json))
+    except ActorError as error:
+        print(
+            msgspec.json.encode(error.to_wire()).decode() if json else f"{error.name}: {error.detail}", file=sys.stderr
+        )
+        sys.exit(1)
+    except call_command.CallError as error:
+        _refuse(str(error))
+
+
 @app.command()
-def parked(url: UrlOption = "http://127.0.0.1:8080") -> None:
+def parked(url: UrlOption = DEV_URL) -> None:
     """List alarms and messages that failed for good and wait for you.
 
     Example: kubeactor parked --url http://127.0.0.1:8080
@@ -364,7 +402,7 @@ def retry(
     kind: Annotated[str, typer.Argument(help="alarm or message.")],
     instance: Annotated[str, typer.Argument(help="As listed: ACCOUNT/alice.")],
     number: Annotated[int, typer.Argument(help="Of a message, as listed.")] = 0,
-    url: UrlOption = "http://127.0.0.1:8080",
+    url: UrlOption = DEV_URL,
 ) -> None:
     """Try a parked alarm or message again; a message is sent under a new number.
 

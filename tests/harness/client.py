@@ -148,7 +148,7 @@ class Client:
         """Call a method of an instance of `binding`. Raises as `Connection.request`."""
         return await self.post(f"/v1/actors/{self.binding}/{quote(name, safe='')}/{method}", arguments, key)
 
-    async def keyed(self, name: str, method: str, key: str, within_s: float = 30.0, **arguments: Any) -> Answer:
+    async def keyed(self, name: str, method: str, key: str, within_s: float = 60.0, **arguments: Any) -> Answer:
         """Call under a key, again and again until the outcome is known.
 
         Raises:
@@ -156,7 +156,7 @@ class Client:
         """
         return await self.until_known(lambda: self.call(name, method, key, **arguments), within_s)
 
-    async def until_known(self, attempt: Callable[[], Awaitable[Answer]], within_s: float = 30.0) -> Answer:
+    async def until_known(self, attempt: Callable[[], Awaitable[Answer]], within_s: float = 60.0) -> Answer:
         """Repeat an attempt that may be repeated until it gets a final answer. Raises as `keyed`."""
         loop = asyncio.get_running_loop()
         end = loop.time() + within_s

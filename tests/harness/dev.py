@@ -18,7 +18,7 @@ from tests.harness.client import Client, UnknownOutcomeError
 __all__ = ["BANK", "Dev", "free_port", "until"]
 
 BANK: Final = Path(__file__).parents[2] / "examples" / "01-bank"
-START_S: Final = 15.0
+START_S: Final = 60.0
 COMMAND: Final = (sys.executable, "-m", "kubeactor")
 
 
@@ -29,7 +29,7 @@ def free_port() -> int:
         return port
 
 
-async def until(condition: Callable[[], bool], within_s: float = 30.0, what: str = "the condition") -> None:
+async def until(condition: Callable[[], bool], within_s: float = 60.0, what: str = "the condition") -> None:
     """Wait until it holds, looking every 2 ms.
 
     Raises:
@@ -98,7 +98,7 @@ class Dev:
             assert self.process is not None
             assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.log()[-4000:]}"
             try:
-                if (await client.get("/readyz", timeout_s=2.0)).status == 200:
+                if (await client.get("/readyz", timeout_s=10.0)).status == 200:
                     client.close()
                     return
             except (ConnectionRefusedError, UnknownOutcomeError):
@@ -157,7 +157,7 @@ class Dev:
             time.sleep(0.001)
         self.process.wait()
 
-    def stop(self, within_s: float = 20.0) -> int:
+    def stop(self, within_s: float = 60.0) -> int:
         """SIGTERM the supervisor, wait, and return its exit status."""
         assert self.process is not None
         self.process.terminate()

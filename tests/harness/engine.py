@@ -25,7 +25,7 @@ from kubeactor.engine.volume import Volume
 from kubeactor.ids import identity_of_name, shard_of
 
 NAMESPACE = "uid-1"
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 NOON_US = 1_800_014_400_000_000  # a noon in UTC, so that an hour's step stays within the day
 T = TypeVar("T")
 

@@ -194,7 +194,7 @@ class Payments:
             self.due[payer] -= amount
             self.due[payee] += amount
 
-    async def settle(self, client: Client, within_s: float = 30.0) -> None:
+    async def settle(self, client: Client, within_s: float = 60.0) -> None:
         """Wait until what was sent has arrived, once.
 
         Raises:

@@ -53,7 +53,7 @@ class Load:
         return sum(teller.unknown for teller in self.tellers) + self.counter.unknown
 
     async def traffic(self, writes: int) -> None:
-        """Wait until that many more writes were acknowledged. Raises TimeoutError after 30 s."""
+        """Wait until that many more writes were acknowledged. Raises TimeoutError after 60 s."""
         goal = self.acknowledged + writes
         await until(lambda: self.acknowledged >= goal, what=f"{writes} acknowledged writes")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = Path(__file__).with_name("supervised.py")
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 
 
 class Supervised:

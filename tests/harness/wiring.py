@@ -21,12 +21,12 @@ from kubeactor.wire import INGRESS, VERSION, Hello
 
 NAMESPACE = "uid-1"
 SHARDS = 8
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a test's coroutine on the loop that is used in production; it may take 20 s."""
+    """Run a test's coroutine on the loop that is used in production; it may take 60 s."""
 
     async def limited() -> T:
         async with asyncio.timeout(LIMIT_S):

@@ -13,6 +13,7 @@ from tests.docs import errors_page, spec_page, user_errors_page
 
 import kubeactor
 import kubeactor.client
+import kubeactor.testing
 from kubeactor import errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,5 +62,9 @@ def test_the_reference_lists_every_public_name() -> None:
     page = (ROOT / "docs" / "reference.md").read_text()
     listed = set(re.findall(r"^::: (\S+)$", page, re.MULTILINE))
     on_their_own_page = {f"kubeactor.{name}" for name in errors.__all__ if name not in ("ActorError", "Problem")}
-    public = {f"{module.__name__}.{name}" for module in (kubeactor, kubeactor.client) for name in module.__all__}
+    public = {
+        f"{module.__name__}.{name}"
+        for module in (kubeactor, kubeactor.client, kubeactor.testing)
+        for name in module.__all__
+    }
     assert listed == public - on_their_own_page

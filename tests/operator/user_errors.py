@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import msgspec
-from tests.harness.kube import Object
+from tests.harness.rest import Object
 
 BANK: Object = {
     "apiVersion": "kubeactor.io/v1alpha1",
@@ -50,10 +50,10 @@ class Mistake(msgspec.Struct, frozen=True):
     before: dict[str, Any] | None = None
 
 
-def mount(path: str) -> dict[str, Any]:
+def mount(path: str, pods: str = "hosts") -> dict[str, Any]:
     return {
-        "spec.hosts.volumes": [{"name": "certificates", "emptyDir": {}}],
-        "spec.hosts.volumeMounts": [{"name": "certificates", "mountPath": path}],
+        f"spec.{pods}.volumes": [{"name": "certificates", "emptyDir": {}}],
+        f"spec.{pods}.volumeMounts": [{"name": "certificates", "mountPath": path}],
     }
 
 
@@ -130,6 +130,7 @@ ALWAYS = [
     Mistake("A variable twice", {"spec.env": [{"name": "FEE", "value": "1"}] * 2}, "Duplicate value"),
     Mistake("A volume or mount of ours", {"spec.hosts.volumes": [{"name": "data"}]}, "are the operator's volumes"),
     Mistake("A volume or mount of ours", {"spec.ingress.volumes": [{"name": "tmp"}]}, "are the operator's volumes"),
+    Mistake("A volume or mount of ours", mount("/var/lib/kubeactor/x", "ingress"), "mountPath is absolute, and not"),
     *(
         Mistake("A volume or mount of ours", mount(path), "mountPath is absolute, and not")
         for path in ("/", "/tmp", "/data", "/data/x", "/code/", "/etc/kubeactor/peer", "/var/lib/kubeactor", "tls")

@@ -32,7 +32,7 @@ class Refused(Exception):
         self.status = answer.status_code
 
 
-class Kube:
+class Rest:
     """Objects are given and returned as plain data."""
 
     def __init__(self, kubeconfig: Path) -> None:
@@ -50,7 +50,7 @@ class Kube:
             context.load_cert_chain(user["client-certificate"], user["client-key"])
         self.http = httpx.Client(base_url=cluster["server"], headers=headers, verify=context, timeout=30)
 
-    def __enter__(self) -> Kube:
+    def __enter__(self) -> Rest:
         return self
 
     def __exit__(self, *_: object) -> None:

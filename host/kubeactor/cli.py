@@ -444,6 +444,52 @@ def release(
         _refuse(str(error))
 
 
+NamespaceOption = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="The Kubernetes namespace; the context's own if not given.")
+]
+
+
+@app.command()
+def where(
+    name: Annotated[str, typer.Argument(help="The ActorNamespace.")],
+    instance: Annotated[str, typer.Argument(help="The instance's name.")],
+    binding: Annotated[str, typer.Option("--binding", help="Of its actor class: ACCOUNT.")] = "",
+    namespace: NamespaceOption = None,
+) -> None:
+    """Tell shard, host, pod and epoch of an instance in a cluster.
+
+    Example: kubeactor where bank alice
+    """
+    from kubeactor.pod import commands
+
+    try:
+        print("\n".join(commands.where(name, instance, binding, namespace)))
+    except commands.CommandError as error:
+        _refuse(str(error))
+
+
+@app.command()
+def forget(
+    name: Annotated[str, typer.Argument(help="The ActorNamespace.")],
+    host: Annotated[str, typer.Argument(help="The host whose volume is lost: host-1.")],
+    namespace: NamespaceOption = None,
+    accept: Annotated[bool, typer.Option("--accept-data-loss", help="Yes, what was on the volume is gone.")] = False,
+) -> None:
+    """Give up the shards of a lost volume: they begin empty, under a higher epoch. Tells first what that would be.
+
+    Example: kubeactor forget bank host-1 --accept-data-loss
+    """
+    from kubeactor.pod import commands
+
+    try:
+        if not accept:
+            _refuse(commands.loss(name, host, namespace))
+        volume = commands.forget(name, host, namespace)
+    except commands.CommandError as error:
+        _refuse(str(error))
+    print(f"the operator of {name} is told to forget volume {volume} of {host}; kubectl describe actorns {name} tells")
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, address = text.partition("=")
     if not (name and equals and address):

@@ -22,7 +22,7 @@ from kubeactor.engine.layout import (
     numbered_key,
 )
 from kubeactor.engine.store import Store, WriteBatch, new_batch
-from kubeactor.engine.volume import ShardState, Volume, VolumeMismatchError
+from kubeactor.engine.volume import ForeignVolumeError, ShardState, Volume, VolumeMismatchError
 
 IDENTITY: dict[str, Any] = {"namespace": "uid-1", "host": "host-0", "shards": 8}
 
@@ -123,3 +123,23 @@ def test_it_tells_which_bindings_have_rows(store: Store) -> None:
     batch.put(instance_key(1, INBOX, b"INBOX\0a\0b"), b"x")  # what was received is no state that anybody would miss
     store.write(batch)
     assert volume.bindings() == {"DATA", "ALARM", "OUT", "PARKED_2"}
+
+
+def test_the_volume_of_an_earlier_namespace_is_taken_over_only_when_that_is_asked_for(store: Store) -> None:
+    volume = Volume(store, **IDENTITY)
+    volume.grant([(0, 1)])
+    later = {**IDENTITY, "namespace": "uid-2"}
+    with pytest.raises(ForeignVolumeError, match="holds namespace uid-1, not uid-2"):
+        Volume(store, **later)
+    with pytest.raises(VolumeMismatchError, match="is the volume of host-0, not of host-1"):
+        Volume(store, **{**later, "host": "host-1"}, adopt=True)
+    taken = Volume(store, **later, adopt=True)
+    assert (taken.row.namespace, taken.row.volume, taken.owned()) == ("uid-2", volume.row.volume, {0: 1})
+    assert Volume(store, **later).row == taken.row
+
+
+def test_lifted_epochs_are_stored(store: Store) -> None:
+    volume = Volume(store, **IDENTITY)
+    volume.grant([(0, 1), (3, 7)])
+    volume.lift([(0, 9)])
+    assert volume.owned() == Volume(store, **IDENTITY).owned() == {0: 9, 3: 7}

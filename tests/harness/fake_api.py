@@ -34,6 +34,7 @@ class FakeApi:
         asked: query of each list and watch, by plural.
         refuse: when set, every request is answered with that status.
         silent: whether requests get no answer at all.
+        brief: whether watches end at once.
         patches: body of each PATCH, by name.
     """
 
@@ -43,6 +44,7 @@ class FakeApi:
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.refuse = 0
         self.silent = False
+        self.brief = False
         self.patches: list[tuple[str, Any]] = []
         self._version = 100
         self._oldest = 0
@@ -52,6 +54,7 @@ class FakeApi:
         self._runner: web.AppRunner | None = None
         self._loop = asyncio.new_event_loop()
         self._changed = asyncio.Condition()
+        self._gone = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fake-api", daemon=True)
         self._thread.start()
 
@@ -115,6 +118,7 @@ class FakeApi:
         return asyncio.run_coroutine_threadsafe(main, self._loop).result(LIMIT_S)
 
     async def _start(self) -> None:
+        self._gone.clear()
         app = web.Application()
         app.router.add_get("/apis/{group}/{version}/namespaces/{namespace}/{plural}", self._collection)
         app.router.add_get("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}", self._one)
@@ -126,6 +130,7 @@ class FakeApi:
     async def _stop(self) -> None:
         if self._runner is not None:
             runner, self._runner = self._runner, None
+            self._gone.set()
             await self._end()
             await runner.cleanup()
 
@@ -173,7 +178,7 @@ class FakeApi:
         assert request.headers["authorization"] == "Bearer secret-of-the-test"
         self.asked.append((plural, dict(request.query)))
         if self.silent:
-            await asyncio.sleep(3600)
+            await self._gone.wait()
         if self.refuse:
             return web.json_response({"kind": "Status", "message": "not now", "code": self.refuse}, status=self.refuse)
         if "watch" in request.query:
@@ -195,7 +200,7 @@ class FakeApi:
             gone = {"kind": "Status", "message": "too old resource version", "code": 410, "reason": "Expired"}
             await response.write(_line({"type": "ERROR", "object": gone}))
             return
-        while ended == self._ended:
+        while ended == self._ended and not self.brief:
             events = self._events
             while at < len(events):
                 version, kind, event = events[at]

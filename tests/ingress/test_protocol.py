@@ -372,6 +372,36 @@ def test_a_graceful_end_closes_after_the_last_of_several_answers(
     assert len(server.dispatcher.calls) == 3
 
 
+def test_a_drained_connection_serves_its_next_request_and_says_that_it_ends(own_server: Any) -> None:
+    idle, busy = own_server.client(), own_server.client()
+    idle.call(ECHO)
+    busy.send(b"POST %b HTTP/1.1\r\n\r\n" % HOLD.encode())
+    call = own_server.held()
+    own_server.run(own_server.listener.drain)
+    own_server.release(call)
+    for client, answer in ((busy, busy.answer()), (idle, idle.call(ECHO))):
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert client.ended()
+    late = own_server.client()  # nobody is turned away meanwhile
+    assert late.call(ECHO).headers["connection"] == "close"
+    assert late.ended()
+
+
+def test_draining_answers_all_that_a_client_has_sent(serving: Any, request_bytes: Callable[..., bytes]) -> None:
+    server = serving()
+    client = server.client().send(request_bytes(HOLD) * 2)
+    calls = [server.held(), server.held()]
+    server.run(server.listener.drain)
+    client.send(request_bytes(ECHO))
+    while len(server.dispatcher.calls) < 3:
+        server.run(lambda: None)
+    for call in calls:
+        server.release(call)
+    answers = [client.answer() for _ in range(3)]
+    assert ["connection" in answer.headers for answer in answers] == [False, False, True]
+    assert client.ended()
+
+
 def test_a_call_that_does_not_end_is_cut_off_after_the_grace(own_server: Any) -> None:
     client = own_server.client().send(b"POST %b HTTP/1.1\r\n\r\n" % HOLD.encode())
     own_server.held()

@@ -57,7 +57,8 @@ async def api_client() -> AsyncIterator[ApiClient]:
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
         else:
-            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            file = os.environ.get("KUBECONFIG") or None  # the client reads the variable when it is imported
+            await config.load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError, ValueError, TypeError, AttributeError) as error:
         raise ApiProblem(f"neither a service account nor a kubeconfig can be used: {error}") from error
     api = client.ApiClient(configuration)

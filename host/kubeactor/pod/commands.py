@@ -126,5 +126,5 @@ async def _own_namespace() -> str:
         return OWN_NAMESPACE.read_text().strip()
     from kubernetes.aio import config
 
-    _, active = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+    _, active = config.list_kube_config_contexts(os.environ.get("KUBECONFIG") or None)  # type: ignore[no-untyped-call]
     return str(active["context"].get("namespace") or "default")

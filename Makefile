@@ -7,12 +7,12 @@
 PYTHON ?= python3
 PORT ?= 8080
 DATA ?= .kubeactor/bank
-# Options: ARGS="-k crash -x" for pytest; QUICK=1, UPDATE=1 and SYNC_MS=0.25 for bench; SOAK_SECONDS=60 for soak;
+# Options: ARGS="-k crash -x" for pytest; QUICK=1, UPDATE=1 and SYNC_MS=0 for bench; SOAK_SECONDS=60 for soak;
 # ROUNDS=50 for restart.
 ARGS ?=
 QUICK ?=
 UPDATE ?=
-SYNC_MS ?=
+SYNC_MS ?= 0.25
 ROUNDS ?= 50
 SOAK_SECONDS ?= 600
 
@@ -68,9 +68,9 @@ cluster: $(DEV) ## Start the test cluster, three nodes with the images of this c
 cluster-delete: ## Delete it; what was built stays for the next one
 	@tests/cluster/cluster.sh down
 
-bench: $(DEV) ## Compare with a hand-rolled C server (QUICK=1: two minutes; SYNC_MS=0.25: as on such a disk)
+bench: $(DEV) ## Compare with a hand-rolled C server (QUICK=1: two minutes; SYNC_MS=0: on this machine's own disk)
 	@sh tests/tools.sh
-	$(BIN)/python bench/bench.py $(if $(QUICK),--quick) $(if $(UPDATE),--update) $(if $(SYNC_MS),--sync-ms $(SYNC_MS))
+	$(BIN)/python bench/bench.py $(if $(QUICK),--quick) $(if $(UPDATE),--update) --sync-ms $(SYNC_MS)
 
 soak: $(DEV) ## Ten minutes at full load: does the memory hold? (SOAK_SECONDS=600)
 	@sh tests/tools.sh

@@ -43,7 +43,6 @@ class Server:
         name: as it stands in the table.
         command: without the port and the data folder, see `arguments`.
         arguments: makes those from (port, data folder).
-        flush_ms: the least time of a flush of its disk, see bench/disk.c.
     """
 
     name: str
@@ -52,7 +51,6 @@ class Server:
     data: Path
     cwd: Path = ROOT
     port: int = 0
-    flush_ms: float | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -78,10 +76,9 @@ class Server:
             time.sleep(0.02)
 
     def environment(self) -> dict[str, str]:
-        """What puts bench/disk.c between the server and its disk."""
-        library = str(build("disk.c", "disk.so", "-shared", "-fPIC"))
-        slowed = {} if self.flush_ms is None else {"BENCH_FLUSH_US": f"{self.flush_ms * 1000:.0f}"}
-        return {"LD_PRELOAD": library, "BENCH_SYNCS": str(self.count)} | slowed
+        """What counts its syncs."""
+        library = str(build("syncs.c", "syncs.so", "-shared", "-fPIC"))
+        return {"LD_PRELOAD": library, "BENCH_SYNCS": str(self.count)}
 
     @property
     def log(self) -> Path:
@@ -147,12 +144,12 @@ class Server:
         return sizes
 
     def syncs(self) -> int:
-        """Syncs of all its processes since the first start, counted by bench/disk.c."""
+        """Syncs of all its processes since the first start, counted by bench/syncs.c."""
         return int.from_bytes(self.count.read_bytes(), sys.byteorder)
 
     @property
     def count(self) -> Path:
-        """The file that bench/disk.c counts in."""
+        """The file that bench/syncs.c counts in."""
         return self.data.with_suffix(".syncs")
 
 

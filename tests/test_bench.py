@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,12 +69,55 @@ def test_the_load_counts_every_success_to_the_unit(server, require: Callable[[st
     books = Books()
     books.open(server, 10)
     samples = [drive(server, Cell(operation, 10, 16), 1, books, 1) for operation in ("debit", "deposit", "balance")]
-    assert all(sample.calls > 100 and sample.cpu_us > 0 for sample in samples)
+    assert all(sample.calls > 0 for sample in samples)
+    assert any(sample.cpu_us > 0 for sample in samples)  # counted in ticks of 10 ms
     books.check(server)
     with server.client() as client:
         client.call("bench-10-3", "deposit", 1)
     with pytest.raises(BenchError, match="10 accounts hold"):
         books.check(server)
+
+
+def test_without_root_it_measures_on_the_machines_own_disk_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench import disk_of
+
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with disk_of(tmp_path, 0.25) as (folder, text):
+        assert folder == tmp_path
+        assert text.endswith("ms on the machine's own disk")
+    assert capsys.readouterr().err == "on this machine's own disk: a slower disk needs root\n"
+
+
+ON_A_SLOW_DISK = """
+import sys
+from pathlib import Path
+import slow_disk
+slow_disk.PROBES = 20
+with slow_disk.slow_disk(Path(sys.argv[1]), 8.0) as disk:
+    (kind,) = [line.split()[2] for line in open("/proc/mounts") if line.split()[1] == str(disk.folder)]
+    print(kind, disk.sync_ms)
+"""
+
+
+def test_a_slower_disk_is_a_file_system_that_takes_its_time_and_leaves_nothing_behind(
+    tmp_path: Path, require: Callable[[str], str]
+) -> None:
+    require("cc")
+    import slow_disk
+
+    if slow_disk.why_not():  # no root, or no such devices: then all depends on the test above
+        assert os.geteuid() != 0 or slow_disk.why_not().startswith("a slower disk needs")
+        return
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", ON_A_SLOW_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(BENCH)})
+    assert done.returncode == 0, done.stderr
+    kind, sync_ms = done.stdout.split()
+    assert kind == "ext4"
+    assert float(sync_ms) > 4.0
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
+    assert list((tmp_path / "disk").iterdir()) == []
 
 
 def test_the_table_has_ratios_with_their_spread() -> None:

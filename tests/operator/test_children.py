@@ -157,6 +157,7 @@ def test_a_pod_keeps_to_the_restricted_standard_with_a_read_only_root(pod: Manif
     assert container(pod)["terminationMessagePolicy"] == "FallbackToLogsOnError"
     assert mounts(pod)["/tmp"] == "emptyDir"
     assert pod["enableServiceLinks"] is False
+    assert pod["automountServiceAccountToken"] is True
 
 
 def test_the_arguments_of_a_host() -> None:
@@ -398,7 +399,7 @@ def test_a_pod_and_a_template_without_a_hash_have_none() -> None:
 @pytest.mark.parametrize(("template", "known"), [(hosts.template, "HOST"), (ingresses.template, "INGRESS")])
 def test_an_upgrade_of_the_operator_restarts_nothing(template: Any, known: str) -> None:
     """When this fails, an upgrade to this commit restarts every pod of every namespace: say so in the changelog."""
-    assert template_hash(template(BANK, BUNDLE)) == {"HOST": "0577716c93", "INGRESS": "4ee4ff0f25"}[known]
+    assert template_hash(template(BANK, BUNDLE)) == {"HOST": "f982571431", "INGRESS": "fce1a4fe3a"}[known]
 
 
 # Workloads -----------------------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kubeactor.application import Application
+from kubeactor_operator import names
 from kubeactor_operator.children import ingresses
 from kubeactor_operator.spec import ActorNamespace
 
@@ -42,6 +44,13 @@ def test_what_it_names_can_be_served(monkeypatch: Any) -> None:
     spec = read().spec
     loaded = Application.load([actor.argument for actor in spec.actors], spec.front_door)
     assert loaded.bindings.keys() == {"ACCOUNT"}
+
+
+def test_the_image_is_made_of_the_stock_image_of_this_release_where_the_code_is_looked_for() -> None:
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    commands = [line for line in (FOLDER / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    assert commands == [f"FROM kubeactor/host:{version[1]}", f"COPY bank.py {names.APP_PATH}/"]
 
 
 def test_it_is_served_at_the_port_that_kind_config_opens() -> None:

@@ -50,6 +50,7 @@ def pod_spec(
     code = names.code_config_map(namespace.name, bundle.code) if bundle.code else None
     return {
         "serviceAccountName": settings.service_account_name or account,
+        "automountServiceAccountToken": True,  # also of a user's account that says otherwise: the table is read by it
         "enableServiceLinks": False,  # else each Service of the namespace sets variables, which an Env may read by name
         "terminationGracePeriodSeconds": settings.termination_grace_period_seconds,
         "securityContext": {

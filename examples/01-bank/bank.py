@@ -1,6 +1,6 @@
 """A bank: every account is an actor with a balance of its own, behind a small HTTP front door.
 
-kubeactor dev bank:Account --front-door bank:app
+kubeactor dev
 """
 
 from __future__ import annotations

@@ -30,9 +30,10 @@ MARK = b"[tool.kubeactor]"
 def pytest_configure(config: pytest.Config) -> None:
     """The folder of a project leads the Python path, as under `kubeactor dev`."""
     config.stash[SERVED] = {}
-    file = config.rootpath / "pyproject.toml"
-    if file.is_file() and MARK in file.read_bytes():
-        _lead_path(config.rootpath)
+    for folder in (config.rootpath, config.invocation_params.dir):
+        file = folder / "pyproject.toml"
+        if file.is_file() and MARK in file.read_bytes():
+            _lead_path(folder)
 
 
 def _lead_path(folder: Path) -> None:

@@ -4,48 +4,47 @@
 # A user's image is FROM kubeactor/host with their code in /app: examples/01-bank/Dockerfile.
 ARG PYTHON=python:3.11-slim-bookworm
 
-FROM ${PYTHON} AS host-packages
+FROM ${PYTHON} AS build
 # pip's own settings, for a mirror: --build-arg PIP_INDEX_URL=...; or for wheels put into requirements/wheels:
 # --build-arg PIP_NO_INDEX=1 --build-arg PIP_FIND_LINKS=/requirements/wheels
 ARG PIP_INDEX_URL PIP_NO_INDEX PIP_FIND_LINKS
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_PYTHON=/opt/kubeactor
 RUN python3 -m venv --without-pip /opt/kubeactor
 RUN --mount=type=bind,source=requirements,target=/requirements \
-    python3 -m pip --python /opt/kubeactor install --require-hashes --only-binary :all: -r /requirements/host.txt
+    python3 -m pip install --require-hashes --only-binary :all: -r /requirements/host.txt
 
-FROM host-packages AS operator-packages
-RUN --mount=type=bind,source=requirements,target=/requirements \
-    python3 -m pip --python /opt/kubeactor install --require-hashes --only-binary :all: -r /requirements/operator.txt
-
-FROM host-packages AS wheel
+FROM build AS wheel
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY host host
 COPY operator operator
-RUN python3 -m pip --python /opt/kubeactor wheel --no-deps --no-build-isolation --wheel-dir /wheel .
+RUN python3 -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheel .
 
 # The locks have what builds the wheel too: it does not go into an image.
-FROM host-packages AS host-root
-RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    python3 -m pip --python /opt/kubeactor install --no-deps /wheel/*.whl && \
-    python3 -m pip --python /opt/kubeactor uninstall --yes hatchling pathspec pluggy trove-classifiers
+FROM build AS packages
+RUN python3 -m pip uninstall --yes hatchling pathspec pluggy trove-classifiers
 
-FROM operator-packages AS operator-root
+# What comes on top of the packages, each apart, so that images share the large layer.
+FROM packages AS kubeactor
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    python3 -m pip --python /opt/kubeactor install --no-deps /wheel/*.whl && \
-    python3 -m pip --python /opt/kubeactor uninstall --yes hatchling pathspec pluggy trove-classifiers
+    python3 -m pip install --no-deps --prefix /added /wheel/*.whl
 
-FROM ${PYTHON} AS python
+FROM build AS kopf
+RUN --mount=type=bind,source=requirements,target=/requirements \
+    python3 -m pip install --require-hashes --only-binary :all: --prefix /added -r /requirements/operator.txt
+
+FROM ${PYTHON} AS base
 ENV PATH=/opt/kubeactor/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+COPY --from=packages /opt/kubeactor /opt/kubeactor
 USER 65532:65532
 
-FROM python AS operator
-COPY --from=operator-root /opt/kubeactor /opt/kubeactor
-WORKDIR /
+FROM base AS operator
+COPY --from=kopf /added /opt/kubeactor
+COPY --from=kubeactor /added /opt/kubeactor
 ENTRYPOINT ["kubeactor-operator"]
 
-FROM python AS host
-COPY --from=host-root /opt/kubeactor /opt/kubeactor
+FROM base AS host
+COPY --from=kubeactor /added /opt/kubeactor
 ENV PYTHONPATH=/app
 WORKDIR /app
 ENTRYPOINT ["kubeactor"]

@@ -1,15 +1,17 @@
 # `make` alone prints what there is. Everything runs from .venv, which is made from requirements/*.txt only.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help run test lint docs format cluster cluster-delete bench soak restart chart lock clean
+.PHONY: help run test lint docs format cluster cluster-delete test-cluster bench soak restart chart lock clean
 
 # PYTHON makes .venv (3.11 or newer); PORT and DATA are where `make run` serves and keeps its data.
 PYTHON ?= python3
 PORT ?= 8080
 DATA ?= .kubeactor/bank
 # Options: ARGS="-k crash -x" for pytest; QUICK=1, UPDATE=1 and SYNC_MS=0 for bench; SOAK_SECONDS=60 for soak;
-# ROUNDS=50 for restart.
+# ROUNDS=50 for restart; KUBECONFIG=file and IMAGE_PREFIX=registry.example/me/ for test-cluster.
 ARGS ?=
+KUBECONFIG ?=
+IMAGE_PREFIX ?=
 QUICK ?=
 UPDATE ?=
 SYNC_MS ?= 0.25
@@ -67,6 +69,9 @@ cluster: $(DEV) ## Start the test cluster, three nodes with the images of this c
 
 cluster-delete: ## Delete it; what was built stays for the next one
 	@tests/cluster/cluster.sh down
+
+test-cluster: $(DEV) ## Run the tests of the cluster on another one (KUBECONFIG=file IMAGE_PREFIX=registry.example/me/)
+	$(BIN)/python -m pytest -m cluster $(if $(KUBECONFIG),--kubeconfig '$(KUBECONFIG)') --image-prefix '$(IMAGE_PREFIX)' $(ARGS)
 
 bench: $(DEV) ## Compare with a hand-rolled C server (QUICK=1: two minutes; SYNC_MS=0: on this machine's own disk)
 	@sh tests/tools.sh

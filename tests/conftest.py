@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+pytest_plugins = ["tests.cluster.plugin"]
+
 
 @pytest.fixture(scope="session")
 def require() -> Callable[[str], str]:

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# cluster.sh up | down | in COMMAND... | env: the test cluster of this checkout, made by kind from kind-config.yaml.
+# cluster.sh up | down | in COMMAND... | running | env: the test cluster of this checkout, made by kind from kind-config.yaml.
 # Where Docker, kind, kubectl and helm work, with those. Else, as root on Debian, with an engine, programs and a node image
 # made here from packages. `in` runs a command where 127.0.0.1 has the cluster's ports; `env` prints how to reach it.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+# From the engine's network straight to the pods, as the nodes do it.
+ROUTES='{range .items[*]}route replace {.spec.podCIDR} via {.status.addresses[?(@.type=="InternalIP")].address}{"\n"}{end}'
 
 missing() { # in one line, what keeps this machine from having a cluster, or nothing
     local debian="docker.io containerd runc containernetworking-plugins iptables conntrack ethtool socat mmdebstrap jq zstd"
@@ -43,11 +46,17 @@ node_image() { # the name of our node image, loaded into the engine
     archive=$("$HERE/node.sh")
     name=$(basename "$archive" .tar.zst)
     name=kubeactor-node:${name#node-}
-    "${run[@]}" docker image inspect "$name" >/dev/null 2>&1 || step "loading the node image" load_node "$archive" "$name"
+    if ! "${run[@]}" docker image inspect "$name" >/dev/null 2>&1; then
+        step "loading the node image" load_node "$archive" "$name"
+    fi
     echo "$name"
 }
 
 load_node() { # ARCHIVE NAME
+    local old
+    for old in $("${run[@]}" docker images --quiet kubeactor-node); do
+        "${run[@]}" docker rmi --force "$old" || true # one that a cluster still runs on stays
+    done
     zstd -qdc "$1" | "${run[@]}" docker import -c 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' \
         -c 'ENV container=docker PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' - "$2"
 }
@@ -64,6 +73,10 @@ create() {
     echo "$wanted" >"$folder/cluster"
 }
 
+running() { # is there one, well or not
+    [ -e "$folder/cluster" ] && { [ -z "$own" ] || "$HERE/engine.sh" pid >/dev/null; }
+}
+
 up() {
     local image=()
     if [ -n "$own" ]; then
@@ -73,6 +86,7 @@ up() {
     fi
     wanted="${image[*]} $(hash_of <"$ROOT/kind-config.yaml")"
     healthy || step "creating the cluster" create "${image[@]}"
+    [ -z "$own" ] || "${run[@]}" kubectl get nodes -o jsonpath="$ROUTES" | "${run[@]}" ip -batch -
     say "ready"
 }
 
@@ -94,11 +108,12 @@ in)
     shift
     exec "${run[@]}" "$@"
     ;;
+running) ! running || echo yes ;;
 env)
     echo "KUBECONFIG=$folder/kubeconfig"
     [ -z "$own" ] || echo "DOCKER_HOST=unix://$folder/docker.sock"
     [ -z "$own" ] || echo "PROGRAMS=$(cat "$folder/programs")"
     [ -z "$own" ] || echo "PID=$("$HERE/engine.sh" pid)"
     ;;
-*) die "usage: cluster.sh up | down | in COMMAND... | env" ;;
+*) die "usage: cluster.sh up | down | in COMMAND... | running | env" ;;
 esac

@@ -38,6 +38,11 @@ step() { # step WHAT COMMAND...: says what it does and, if it takes long, that i
     ((SECONDS - from < 10)) || say "$what: $((SECONDS - from)) s"
 }
 
+used() { # used PATH...: marks what this run uses, so that what nobody used for a month can go
+    touch "$@"
+    find "$CACHE"/{programs,images,wheels} -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {} +
+}
+
 under_lock() { # under_lock NAME SCRIPT ARGUMENT...: one process at a time; what it leaves running does not keep the lock
     local name=$1
     shift

@@ -63,6 +63,11 @@ load_base() { # FOLDER NAME
     "${run[@]}" docker tag "$2" "$BASE"
 }
 
+tidy() { # what earlier builds left
+    "${run[@]}" docker image prune --force
+    "${run[@]}" docker builder prune --force --keep-storage 2GB
+}
+
 all() {
     local target folder base own
     rm -rf "$CACHE"/wheels/making.*
@@ -71,13 +76,16 @@ all() {
         kept "$CACHE/wheels/$(cat "$ROOT"/requirements/{host,operator}.txt | hash_of)" "fetching the locked wheels" wheels
         folder=$CACHE/wheels/base-$({ echo "$SUITE"; recipe base_root; } | hash_of)
         kept "$folder" "making the base image" base_root
+        used "$folder" "$CACHE/wheels/$(cat "$ROOT"/requirements/{host,operator}.txt | hash_of)"
         base=kubeactor-base:${folder##*base-}
         "${run[@]}" docker image inspect "$base" >/dev/null 2>&1 || step "loading the base image" load_base "$folder" "$base"
     fi
     for target in host operator; do
         step "building kubeactor/$target:$VERSION" build $target
-        step "loading it into the nodes" "${run[@]}" kind load docker-image --name "$CLUSTER" "kubeactor/$target:$VERSION"
     done
+    step "loading the images into the nodes" \
+        "${run[@]}" kind load docker-image --name "$CLUSTER" "kubeactor/host:$VERSION" "kubeactor/operator:$VERSION"
+    [ -z "$own" ] || step "tidying the engine" tidy
 }
 
 case ${1:-} in

@@ -146,6 +146,7 @@ build() {
         mv "$work/node.tar.zst" "$node"
         rm -rf "$work"
     fi
+    used "$node" "$userland"
     echo "$node"
 }
 

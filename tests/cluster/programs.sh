@@ -86,6 +86,7 @@ build() {
         chmod 755 "$making"
         mv -T "$making" "$all"
     fi
+    used "$all" "${folders[@]}"
     echo "$all"
 }
 

@@ -37,6 +37,7 @@ kept() { # kept FOLDER WHAT COMMAND: the folder, made whole by COMMAND if it is 
     local making
     making=$(mktemp -d "$CACHE/wheels/making.XXXXXX")
     step "$2" "$3" "$making/it"
+    touch "$making/it" # its packages gave it a date of theirs
     mv -T "$making/it" "$1"
     rmdir "$making"
 }

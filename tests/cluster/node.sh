@@ -137,6 +137,7 @@ build() {
         work=$(mktemp -d "$CACHE/images/making.XXXXXX")
         if [ ! -d "$userland" ]; then
             step "node image: Debian's packages" userland "$work/userland"
+            touch "$work/userland" # its packages gave it a date of theirs
             mv -T "$work/userland" "$userland"
         fi
         step "node image: images of the control plane" inner_images

@@ -250,7 +250,8 @@ def test_refusals_are_answered_with_longer_and_longer_waits() -> None:
         async with namespace() as (router, hosts):
             hosts[0].engine.rule = lambda call: ActorFencedError("not mine")
             error = await ask(router, timeout_s=0.5).error()
-            assert (type(error), error.started) == (ActorMethodTimeoutError, "unknown")
+            assert (type(error), error.started, error.status) == (ActorShardUnavailableError, "no", 503)
+            assert error.detail == "refused until the deadline: not mine"
             assert 3 <= len(hosts[0].engine.calls) <= 9
 
     run(main())
@@ -297,9 +298,9 @@ def test_the_deadline_tells_whether_the_call_can_have_started() -> None:
             got = [await asked.error() for asked in (sent, unreachable, ownerless, addressless)]
             assert [(type(error), error.started) for error in got] == [
                 (ActorMethodTimeoutError, "unknown"),
-                (ActorMethodTimeoutError, "no"),
                 (ActorShardUnavailableError, "no"),
-                (ActorMethodTimeoutError, "no"),
+                (ActorShardUnavailableError, "no"),
+                (ActorShardUnavailableError, "no"),
             ]
             assert "host-1 could not be reached" in got[1].detail
             assert "its address is not known" in got[3].detail

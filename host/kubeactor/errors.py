@@ -18,7 +18,7 @@ ActorError
 ├── BlockConcurrencyTimeoutError  500
 ├── ActorOverloadedError          503  a queue is full
 ├── ActorFencedError              503  the owner moved, or the turn has ended
-├── ActorShardUnavailableError    503  no owner at the moment
+├── ActorShardUnavailableError    503  no owner that can be reached at the moment
 ├── ActorQuarantinedError         503  the instance killed its worker three times
 ├── ActorMethodTimeoutError       504
 │   └── ActorFetchTimeoutError    504
@@ -343,7 +343,7 @@ class ActorFencedError(ActorError):
 
 
 class ActorShardUnavailableError(ActorError):
-    """Raised when a shard has had no owner until the call's deadline.
+    """Raised when a shard has had no owner, or none that can be reached, until the call's deadline.
 
     Repeat it; look why the host of that shard is away (`/readyz`).
     """

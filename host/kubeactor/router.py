@@ -506,8 +506,11 @@ class Router:
             self._give_up_slot(pending)
 
     def _expired(self, pending: _Pending) -> ActorError:
-        if isinstance(pending.error, ActorOutputGateError):
-            return pending.error
+        error = pending.error
+        if isinstance(error, ActorOutputGateError):
+            return error
+        if isinstance(error, ActorFencedError) and not (pending.flying or pending.unknown):
+            return ActorShardUnavailableError(f"refused until the deadline: {error.detail}", started=error.started)
         if pending.sent:
             return ActorMethodTimeoutError("no answer within the call's deadline", started="unknown")
         owner = self.table.owner(pending.shard)
@@ -515,9 +518,7 @@ class Router:
             return ActorShardUnavailableError(f"shard {pending.shard} had no owner within the call's deadline")
         link = self._links.get(owner[0])
         trouble = link.trouble if link is not None else "its address is not known"
-        return ActorMethodTimeoutError(
-            f"{owner[0]} could not be reached within the call's deadline: {trouble}", started="no", retryable=True
-        )
+        return ActorShardUnavailableError(f"{owner[0]} could not be reached within the call's deadline: {trouble}")
 
     async def close(self) -> None:
         """Answer what is open with `ActorShardUnavailableError`, then close the connections."""

@@ -67,6 +67,21 @@ async def test_an_idle_instance_is_evicted_after_its_time_and_activated_anew(m: 
 
 
 @on_engine(Cell)
+async def test_with_too_many_instances_in_memory_those_that_were_idle_for_a_second_go(m: Machine) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(housekeeping, "INSTANCES", 20)
+        for n in range(20):
+            await m.call("CELL", f"old{n}", "add")
+        m.clock.advance(2)
+        await asyncio.sleep(0.02)
+        assert m.engine.stats.instances == 20
+        await m.call("CELL", "a", "add")
+        await m.until(lambda: m.engine.stats.instances <= 20)
+        assert kept(m), "it was used just now"
+    assert await m.call("CELL", "old7", "add") == 2
+
+
+@on_engine(Cell)
 async def test_a_call_begins_the_idle_time_anew(m: Machine) -> None:
     for _ in range(3):
         await m.call("CELL", "a", "add")

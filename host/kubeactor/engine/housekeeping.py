@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from kubeactor.engine.instance import Instance
 from kubeactor.engine.store import StoreError, new_batch
 from kubeactor.errors import ActorFencedError, ActorMethodTimeoutError, ActorOutputGateError
+from kubeactor.limits import INSTANCES
 from kubeactor.scope import instance_text
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ DISK_S: Final = 1.0
 COLLECT_S: Final = 600.0
 # Instances looked at in one tick, so that a million of them stop nothing.
 SLICE: Final = 5000
+# Above limits.INSTANCES all that were idle for so long are dropped, and looked for faster than names can be woken.
+CROWDED_IDLE_S: Final = 1.0
+CROWDED_SLICE: Final = 20_000
 DRAIN_POLL_S: Final = 0.005
 
 
@@ -77,13 +81,15 @@ class Housekeeping:
         engine.system_write(batch, lambda: None, None)
 
     def _evict(self, now: float) -> None:
-        for _ in range(SLICE):
+        crowded = self._engine.stats.instances > INSTANCES
+        idle_s = min(self._idle_s, CROWDED_IDLE_S) if crowded else self._idle_s
+        for _ in range(CROWDED_SLICE if crowded else SLICE):
             instance = next(self._walk, None)
             if instance is None:
                 served = self._engine.served.values()
                 self._walk = iter([one for kind in served for one in kind.instances.values()])
                 return
-            if instance.used + self._idle_s <= now and instance.idle:
+            if instance.used + idle_s <= now and instance.idle:
                 self.evict(instance)
 
     def evict(self, instance: Instance) -> bool:

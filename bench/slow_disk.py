@@ -106,7 +106,9 @@ def _attached(folder: Path, command_us: int) -> Iterator[Path]:
     image.touch()
     mounted.mkdir(exist_ok=True)
     program = build("slow_disk.c", "slow_disk")
-    with subprocess.Popen([str(program), str(image), str(GIBIBYTES), str(command_us)]) as device:
+    # In a session of its own: Ctrl-C must not take the disk away from those who still write to it.
+    command = [str(program), str(image), str(GIBIBYTES), str(command_us)]
+    with subprocess.Popen(command, start_new_session=True) as device:
         try:
             _wait_for(image, device)
             with _mounted(image, mounted):

@@ -120,7 +120,7 @@ class Load:
 
     def more(self, count: int) -> None:
         """Wait until that many more were added."""
-        wanted, end = self.added + count, time.monotonic() + 30.0
+        wanted, end = self.added + count, time.monotonic() + 60.0
         while self.added < wanted:
             assert time.monotonic() < end, f"{self.added}, not {wanted}"
             assert all(thread.is_alive() for thread in self._threads)
@@ -211,7 +211,7 @@ def change(path: Path, text: str) -> None:
 def until(program: Program, step: int, before: int = 0) -> int:
     """Call until the code with that step answers, which goes on from the count of the one before; the count."""
     tried, count = before, before
-    end = time.monotonic() + 20.0
+    end = time.monotonic() + 60.0
     while time.monotonic() < end:
         tried += 1
         try:

@@ -83,7 +83,7 @@ def command(*arguments: str) -> tuple[int, str]:
 
 
 def soon(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

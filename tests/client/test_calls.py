@@ -215,7 +215,7 @@ def test_a_client_that_was_made_before_a_fork_works_on_both_sides(url: str) -> N
         results = fork.Queue()
         child = fork.Process(target=_add_in_a_child, args=(shop, results))
         child.start()
-        assert results.get(timeout=20) == [2, 3, 4]
+        assert results.get(timeout=60) == [2, 3, 4]
         child.join()
         assert shop.call(till.add) == 5
 

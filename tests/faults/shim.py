@@ -204,7 +204,7 @@ class Shim:
         """Whether the power was cut."""
         return bool(self.switches.off)
 
-    def kill(self, timeout_s: float = 10.0) -> None:
+    def kill(self, timeout_s: float = 60.0) -> None:
         """SIGKILL every process under this shim and wait until none is left.
 
         Raises:

@@ -17,8 +17,8 @@ from tests.harness.dev import free_port
 __all__ = ["LAB", "Program", "refused", "running"]
 
 LAB = Path(__file__).parent
-START_S = 20.0
-STOP_S = 10.0
+START_S = 60.0
+STOP_S = 60.0
 COMMAND = (sys.executable, "-m", "kubeactor")
 ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -35,7 +35,7 @@ class Program:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.port = port
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0)
         self._log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(

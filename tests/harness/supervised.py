@@ -69,7 +69,7 @@ def answer(context: WorkerContext, listening: socket.socket) -> None:
         connection, _ = listening.accept()
     except BlockingIOError:
         return
-    connection.settimeout(10)
+    connection.settimeout(60)
     with connection, connection.makefile("rw") as lines:
         for line in lines:
             command, *words = line.split()

@@ -104,7 +104,7 @@ class Client:
     """A connection that sends exactly the bytes it is given."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.file = self.socket.makefile("rb")
 
     def send(self, *parts: bytes) -> Client:
@@ -208,7 +208,7 @@ class Running:
 
     def held(self) -> Call:
         """The next call that the dispatcher holds."""
-        return self.dispatcher.held.get(timeout=20)
+        return self.dispatcher.held.get(timeout=60)
 
     def release(self, call: Call, outcome: bytes | ActorError = b'"released"') -> None:
         self.run(lambda: call.reply(outcome))

@@ -15,14 +15,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from tests.client.app.till_api import Shop
 from tests.client.serving import till_dev
 from tests.harness.dev import Dev, until
 
+from kubeactor import Binding, Env
 from kubeactor.client import connect, connect_sync
 
+ROOT = Path(__file__).resolve().parents[2]
 KILLS = 5
 TELLERS = 8
 TILLS = 3
@@ -109,6 +112,45 @@ def test_no_call_of_the_sync_client_fails_and_each_is_applied_once(tmp_path: Pat
                 await asyncio.to_thread(lambda: [each.result() for each in tellers])
                 counts = {name: shop.call(shop.env.TILL.id_from_name(name).count) for name in made}
                 assert counts == dict(made)
+
+    asyncio.run(main())
+    assert made.total() > KILLS * 20
+
+
+class Account(Protocol):
+    """What the bank of `make run` serves, as another service declares it."""
+
+    async def deposit(self, amount: int) -> int: ...
+    async def balance(self) -> int: ...
+
+
+class Bank(Env):
+    ACCOUNT: Binding[Account]
+
+
+def test_no_call_fails_when_the_whole_make_run_is_killed_and_started_again(
+    tmp_path: Path, require: Callable[[str], str]
+) -> None:
+    made: Counter[str] = Counter()
+    dev = Dev(tmp_path / "data", folder=ROOT, environment={"MAKEFLAGS": ""})
+    # What it runs from is there: the environment of these tests.
+    dev.command = [require("make"), "-o", ".venv/run.stamp", "run", f"PORT={dev.port}", f"DATA={dev.data}"]
+
+    async def main() -> None:
+        async with dev, connect(Bank, f"http://127.0.0.1:{dev.port}") as bank:
+            ended = asyncio.Event()
+
+            async def customer(name: str) -> None:
+                while not ended.is_set():
+                    await bank.ACCOUNT.id_from_name(name).deposit(1)
+                    made[name] += 1
+
+            async with asyncio.TaskGroup() as customers:
+                for number in range(TELLERS):
+                    customers.create_task(customer(f"customer-{number % TILLS}"))
+                await _kill_under_load(dev, _kill_everything, made)
+                ended.set()
+            assert {name: await bank.ACCOUNT.id_from_name(name).balance() for name in made} == dict(made)
 
     asyncio.run(main())
     assert made.total() > KILLS * 20

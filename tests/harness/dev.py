@@ -66,9 +66,9 @@ class Dev:
         self.folder = folder
         self.log_file = data.with_name(f"{data.name}.log")
         self.environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
-        self.arguments = ["dev", *actors, "--port", str(self.port), "--data", str(data)]
-        self.arguments += ["--front-door", front_door] if front_door else []
-        self.arguments += ["--hosts", str(hosts)] if hosts else []
+        self.command = [*COMMAND, "dev", *actors, "--port", str(self.port), "--data", str(data)]
+        self.command += ["--front-door", front_door] if front_door else []
+        self.command += ["--hosts", str(hosts)] if hosts else []
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -76,7 +76,7 @@ class Dev:
         assert self.process is None or self.process.poll() is not None, "it is running"
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, *self.arguments],
+                self.command,
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

@@ -48,6 +48,12 @@ def watch(draft: Draft) -> None:
             )
         elif not pod.ready and not pod.deleting and draft.observed.now - pod.created_at > DOWN_S:
             _tell_down(draft, pod, found)
+    for live in draft.observed.pods:
+        scheduled = condition(live, "PodScheduled")
+        ingress = (live["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == names.INGRESS
+        if ingress and scheduled.get("reason") == "Unschedulable":
+            draft.trouble(conditions.HOST_UNSCHEDULABLE, f"an ingress: {scheduled.get('message', '')}")
+            break
 
 
 PROTOCOLS: Final = (1,)  # of the last three minor releases

@@ -15,7 +15,7 @@ host has reported: a volume that is lost, emptied or not there yet must never co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -112,9 +112,8 @@ def place(draft: Draft, placed: Placed) -> None:
         draft.trouble(conditions.PLACEMENT_INCOMPLETE, message)
     table = _forgotten(draft, table, reports)
     _tell_lost(draft, table, reports)
-    fresh = [shard for shard in range(table.shards) if not table.epoch(shard)]
-    if fresh:
-        table = _begin(draft, table, reports, fresh, silent)
+    if any(not table.epoch(shard) for shard in range(table.shards)):
+        table = _begin(draft, placed, table, reports, silent)
     _tell_ownerless(draft, table, silent)
     if placed.table is None or table != placed.table:
         _write(draft, table)
@@ -258,9 +257,14 @@ def _tell_lost(draft: Draft, table: Table, reports: Mapping[str, Inventory]) -> 
         )
 
 
-def _begin(draft: Draft, table: Table, reports: Mapping[str, Inventory], fresh: list[int], silent: list[str]) -> Table:
-    """Grant shards that nobody ever had, once it is sure that nobody ever had them."""
+def _begin(draft: Draft, placed: Placed, table: Table, reports: Mapping[str, Inventory], silent: list[str]) -> Table:
+    """Grant shards that nobody ever had, once it is sure that nobody ever had them.
+
+    What is granted follows from the published table alone, which is written by compare-and-swap and stays as it is
+    until every host has stored its grants. So two leaders, of whom one is late, can't grant differently.
+    """
     observed = draft.observed
+    fresh = [shard for shard in range(table.shards) if not table.epoch(shard)]
     if observed.status.get("shards") or _inherited(observed):
         draft.trouble(
             conditions.PLACEMENT_INCOMPLETE,
@@ -268,22 +272,30 @@ def _begin(draft: Draft, table: Table, reports: Mapping[str, Inventory], fresh: 
             "the missing volumes back, or restore them from a backup",
         )
         return table
-    wanted = {f"host-{n}" for n in range(observed.namespace.spec.hosts.replicas)}
-    missing = sorted((wanted | set(table.volumes)) - reports.keys() | set(silent), key=_ordinal)
-    exchanged = [h for h, report in reports.items() if table.volumes.get(h, report.volume) != report.volume]
-    if missing or exchanged or not wanted:
-        if missing and wanted:
-            draft.under_way(conditions.CREATING, f"waiting for {', '.join(missing)} to open its volume", again_s=0.5)
-        return table
-    published = observed.child(names.PLACEMENT_KIND, observed.namespace.name)
-    table = table.with_volumes({host: reports[host].volume for host in wanted})
-    if published is None or not set(table.volumes).issuperset(wanted):
-        return table  # first the volumes without owners, so that one exchanged before the grant is noticed
-    plan = tables.plan(table, {host: reports[host].volume for host in wanted})
-    for host, grants in plan.grants.items():
-        draft.actions.append(Grant(host, draft.pods[host].address, draft.credential, grants))
-    draft.under_way(conditions.CREATING, f"granting {len(fresh)} new shards", again_s=0.05)
-    return table
+    if placed.table is None or not placed.table.volumes:
+        wanted = {f"host-{n}" for n in range(observed.namespace.spec.hosts.replicas)}
+        if _missing(draft, wanted - reports.keys() | set(silent)) or not wanted:
+            return table
+        return table.with_volumes({host: reports[host].volume for host in wanted})
+    base = placed.table
+    exchanged = [host for host, report in reports.items() if base.volumes.get(host, report.volume) != report.volume]
+    if _missing(draft, base.volumes.keys() - reports.keys()) or exchanged:
+        return base
+    ahead = False
+    for host, grants in tables.plan(base, dict(base.volumes)).grants.items():
+        if not _granted(reports[host], grants):
+            ahead = True
+            draft.actions.append(Grant(host, draft.pods[host].address, draft.credential, grants))
+    if ahead:
+        draft.under_way(conditions.CREATING, "granting the new shards", again_s=0.05)
+    return base
+
+
+def _missing(draft: Draft, hosts: Set[str]) -> bool:
+    if hosts:
+        text = f"waiting for {', '.join(sorted(hosts, key=_ordinal))} to open its volume"
+        draft.under_way(conditions.CREATING, text, again_s=0.5)
+    return bool(hosts)
 
 
 def _inherited(observed: Observed) -> bool:

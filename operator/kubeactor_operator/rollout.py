@@ -54,9 +54,10 @@ def replicas(draft: Draft, placed: Placed) -> int:
     wanted = observed.namespace.spec.hosts.replicas
     if wanted == 0:
         return 0
-    claims, owners = [_ordinal(host) for host in observed.claimed], [_ordinal(host) for host in placed.owners]
     if placed.table is None:
-        return max([wanted, *(ordinal + 1 for ordinal in claims)])
+        return max([wanted, *(_ordinal(host) + 1 for host in observed.claimed)])
+    begun = all(placed.table.epoch(shard) for shard in range(placed.table.shards))
+    owners = [_ordinal(host) for host in (placed.owners if begun else placed.table.volumes)]
     needed = max((ordinal + 1 for ordinal in owners), default=0)
     if wanted < needed:
         draft.under_way(

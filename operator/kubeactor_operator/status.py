@@ -118,6 +118,10 @@ def _progressing(draft: Draft) -> Object:
 def _ready(draft: Draft, placed: Placed) -> Object:
     """`Ready` is earned: by probes that went the way of calls."""
     observed = draft.observed
+    before = condition({"status": observed.status}, conditions.READY)
+    kept = {key: before.get(key, "") for key in ("type", "status", "reason", "message")}
+    if not placed.readable and before:
+        return kept  # a newer operator's table: hosts and ingresses may well understand it
     if observed.namespace.spec.hosts.replicas == 0:
         return _not_ready(conditions.HIBERNATED, "hosts.replicas is 0")
     if placed.table is None or not placed.owners:
@@ -145,9 +149,8 @@ def _ready(draft: Draft, placed: Placed) -> Object:
             draft.soon(10.0)
         return _entry(conditions.READY, True, conditions.SERVING, "")
     draft.soon(2.0)
-    before = condition({"status": observed.status}, conditions.READY)
     if before.get("reason") in (conditions.SERVING, conditions.HOSTS_NOT_SERVING):
-        return {key: before.get(key, "") for key in ("type", "status", "reason", "message")}
+        return kept
     return _not_ready(conditions.STARTING, "waiting for the first probe of every host to pass")
 
 

@@ -25,11 +25,13 @@ DELAYS_S: Final = (2.0, 20.0, 60.0)
 MISSES: Final = 3
 SETTLING_S: Final = 30.0
 DOWN_S: Final = 20.0
+FIRST_START_S: Final = 120.0  # images are pulled, volumes are made
 MIB: Final = 1024 * 1024
 
 
 def watch(draft: Draft) -> None:
     """Tell what is wrong with hosts, whether or not anything is done about it."""
+    patience_s = DOWN_S if draft.observed.status.get("shards") else FIRST_START_S
     for host, pod in draft.pods.items():
         found = draft.observed.inventories.get(host)
         if isinstance(found, Inventory) and found.disk.full:
@@ -46,7 +48,7 @@ def watch(draft: Draft) -> None:
                 f"{', '.join(map(str, PROTOCOLS))}. It goes on serving",
                 stalled=True,
             )
-        elif not pod.ready and not pod.deleting and draft.observed.now - pod.created_at > DOWN_S:
+        elif not pod.ready and not pod.deleting and draft.observed.now - pod.created_at > patience_s:
             _tell_down(draft, pod, found)
     for live in draft.observed.pods:
         scheduled = condition(live, "PodScheduled")

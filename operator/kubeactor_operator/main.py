@@ -19,7 +19,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import kopf
 
@@ -169,6 +169,7 @@ async def _lead(
         registry=_handlers(controller),
         settings=settings,
         standalone=True,
+        identity=cast("Any", chosen.identity),  # else it asks for the name of its user, which a container's may lack
         clusterwide=not chosen.namespaces,
         namespaces=chosen.namespaces,
     )

@@ -184,7 +184,7 @@ def ended_text(pod: HostPod) -> str:
         lines = str(ended.get("message") or "").strip()[-TEXT_CHARACTERS:]
         return f"exit code {ended.get('exitCode')} ({ended.get('reason', 'Error')})" + (f": {lines}" if lines else "")
     reason, message = pod.waiting
-    return f"{reason}: {message}" if reason else "it is not ready"
+    return f"{reason}: {message}".removesuffix(": ") if reason else "it is not ready"
 
 
 def _put_back(draft: Draft, failed: Failed) -> None:

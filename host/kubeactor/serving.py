@@ -88,9 +88,8 @@ async def serve_http(
     async with entered(application, lambda: standby) as env:
         ingress = Ingress(standby, application.bindings, dev=bool(options.get("detail")))
         apps = _apps(context, application, behind, ingress, env, ports, site)
-        grace_s = float(options.get("grace_s", GRACE_S))
-        ending, left, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        listeners: list[Listener] = []
+        serving = _Serving(context, ports, apps, ingress, float(options.get("grace_s", GRACE_S)))
+        drain_s = DRAIN_S if site is not None and site.pod is not None else 0.0
 
         async def start() -> None:
             ingress.dispatcher = await begin(env)
@@ -100,42 +99,70 @@ async def serve_http(
             try:
                 await unless(stop, start())
             except BaseException:
-                ending.set()
+                serving.ending.set()
                 raise
 
-        async def draining() -> None:
-            await stop.wait()
-            behind.leaving = True
-            if site is not None and site.pod is not None and not ending.is_set():
-                for listener in listeners:
-                    listener.drain()
-                await asyncio.sleep(DRAIN_S)
-            ending.set()
-            await left.wait()
-            await behind.drain(grace_s)
-
-        async def port(number: int) -> None:
-            public, internal = number == 0, ports[number] == INTERNAL
-            await serve(
-                [context.sockets[number]],
-                apps[number],
-                ingress,
-                stop=ended if internal else ending,
-                fast=ports[number] in (PUBLIC, API),
-                started=context.ready if public else lambda: None,
-                stopping=left.set if public else lambda: None,
-                on_listener=lambda listener: None if internal else listeners.append(listener),
-                grace_s=grace_s + TELL_S,  # what ends in the last moment of its grace still has to be told
-            )
-
-        others = [asyncio.create_task(port(number)) for number in range(1, len(ports))]
-        tasks = [asyncio.create_task(starting()), asyncio.create_task(draining())]
+        others = [asyncio.create_task(serving.port(number)) for number in range(1, len(ports))]
+        tasks = [asyncio.create_task(starting()), asyncio.create_task(serving.end(stop, behind, drain_s))]
         try:
-            await port(0)
+            await serving.port(0)
         finally:
-            for event in (stop, ending, left, ended):
-                event.set()
+            stop.set()
+            serving.finish()
             await asyncio.gather(*tasks, *others)
+
+
+class _Serving:
+    """The ports of a process from their start to their end.
+
+    Attributes:
+        ending: set when no new connections are to be accepted.
+    """
+
+    def __init__(
+        self, context: WorkerContext, ports: Sequence[str], apps: Sequence[IngressApp], ingress: Ingress, grace_s: float
+    ) -> None:
+        self.ending = asyncio.Event()
+        self._left = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._context = context
+        self._ports = ports
+        self._apps = apps
+        self._ingress = ingress
+        self._grace_s = grace_s
+        self._listeners: list[Listener] = []
+
+    async def port(self, number: int) -> None:
+        """Serve one of them; the first is the public one, and the internal one is the last to go."""
+        public, kind = number == 0, self._ports[number]
+        await serve(
+            [self._context.sockets[number]],
+            self._apps[number],
+            self._ingress,
+            stop=self._ended if kind == INTERNAL else self.ending,
+            fast=kind in (PUBLIC, API),
+            started=self._context.ready if public else lambda: None,
+            stopping=self._left.set if public else lambda: None,
+            on_listener=lambda listener: None if kind == INTERNAL else self._listeners.append(listener),
+            grace_s=self._grace_s + TELL_S,  # what ends in the last moment of its grace still has to be told
+        )
+
+    async def end(self, stop: asyncio.Event, behind: Behind, drain_s: float) -> None:
+        """When it is time: be not ready, drain the connections, accept no more, let what stands behind end."""
+        await stop.wait()
+        behind.leaving = True
+        if drain_s and not self.ending.is_set():
+            for listener in self._listeners:
+                listener.drain()
+            await asyncio.sleep(drain_s)
+        self.ending.set()
+        await self._left.wait()
+        await behind.drain(self._grace_s)
+
+    def finish(self) -> None:
+        """End whatever still serves."""
+        for event in (self.ending, self._left, self._ended):
+            event.set()
 
 
 def _apps(

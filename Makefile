@@ -53,7 +53,7 @@ lint: $(DEV) ## Check style, types and layers
 	$(BIN)/lint-imports
 
 docs: $(DEV) ## Make the site in build/site; fails on a broken link or a code block that does not run
-	for page in errors spec user_errors; do $(BIN)/python -m tests.docs.$${page}_page || exit 1; done
+	for page in bank_namespace errors_page spec_page user_errors_page; do $(BIN)/python -m tests.docs.$$page || exit 1; done
 	$(BIN)/python -m pytest --quiet tests/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 

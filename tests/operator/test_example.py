@@ -29,7 +29,7 @@ def read() -> ActorNamespace:
 def test_its_code_is_the_examples_to_the_byte() -> None:
     code = documents()[0]
     assert code["kind"] == "ConfigMap"
-    assert code["data"] == {"bank.py": (FOLDER / "bank.py").read_text()}
+    assert code["data"] == {"bank.py": (FOLDER / "bank.py").read_text()}, "run: make docs"
 
 
 def test_it_runs_that_code_in_the_stock_image() -> None:

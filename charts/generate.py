@@ -110,23 +110,26 @@ def described(schema: dict[str, Any], found: list[Value]) -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def rules() -> list[dict[str, list[str]]]:
-    """The rules of the operator's role in a namespace, as the chart's template has them."""
+def rules(name: str) -> list[dict[str, list[str]]]:
+    """The operator's rules of that name, as the chart's template has them."""
     text = (CHART / "templates" / "_rules.tpl").read_text()
-    found = re.search(r'define "kubeactor\.rules" -\}\}\n(.*?)\{\{-? end', text, re.DOTALL)
-    assert found
-    read: list[dict[str, list[str]]] = yaml.safe_load(found[1])
+    after = text.partition(f'{{{{- define "kubeactor.{name}" -}}}}\n')[2]
+    read: list[dict[str, list[str]]] = yaml.safe_load(after.partition("{{- end }}")[0])
     return read
 
 
 def security(page: str) -> str:
     """The page with the table of the rules; the mark above it says where."""
-    rows = "".join(
-        f"| {', '.join(rule['resources'])} | {rule['apiGroups'][0] or 'core'} | {', '.join(rule['verbs'])} |\n"
-        for rule in rules()
-    )
-    table = f"| resources | group | verbs |\n| --- | --- | --- |\n{rows}"
-    return re.sub(rf"(?<={re.escape(MARK)}\n\n)(\|.*\n)*", table, page)
+    return re.sub(rf"(?<={re.escape(MARK)}\n\n)(\|.*\n)*", _table(), page)
+
+
+def _table() -> str:
+    text = "| resources | group | verbs | in |\n| --- | --- | --- | --- |\n"
+    for name, where in (("rules", "each namespace"), ("clusterRules", "a cluster-wide install only")):
+        for rule in rules(name):
+            cells = (", ".join(rule["resources"]), rule["apiGroups"][0] or "core", ", ".join(rule["verbs"]), where)
+            text += f"| {' | '.join(cells)} |\n"
+    return text
 
 
 def generated() -> dict[Path, bytes]:

@@ -10,6 +10,7 @@ need() { # need COMMAND PACKAGE...
 }
 need cc gcc libc6-dev
 need curl curl
+need lua5.4 lua5.4
 need strace strace
 need wrk wrk
 # What the test cluster is made of (tests/cluster/README.md); a machine with a Docker that works has its own.

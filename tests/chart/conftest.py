@@ -1,20 +1,20 @@
-"""Helm and a real API server for the tests of the chart."""
+"""Helm and kubectl on an API server of these tests' own: they install and replace the CRDs that others share."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from tests.chart.helm import Helm, Kubectl
-
-DEV = Path.home() / ".cache/kubeactor/cluster/bin"
-
-
-@pytest.fixture(scope="session")
-def helm() -> Helm:
-    return Helm(DEV / "helm")
+from tests.cluster.api import ApiServer
 
 
 @pytest.fixture(scope="session")
-def kubectl() -> Kubectl:
-    return Kubectl(DEV / "kubectl", Path("/tmp/chart-api/kubeconfig"))
+def helm(apiserver: ApiServer) -> Helm:
+    return Helm(apiserver.programs / "helm")
+
+
+@pytest.fixture(scope="session")
+def kubectl(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+    with ApiServer(apiserver.programs, tmp_path_factory.mktemp("chart")) as server:
+        yield Kubectl(server.programs / "kubectl", server.kubeconfig)

@@ -145,6 +145,14 @@ def test_values_arrive_as_they_were_given(helm: Helm) -> None:
     assert one(made, "ActorNamespace")["spec"]["hosts"]["storage"]["storageClassName"] == "fast.local"
 
 
+def test_the_test_s_pod_is_not_called_like_the_service_that_it_calls(helm: Helm) -> None:
+    """A pod's own name leads to itself."""
+    made = helm.template(NAME, {})
+    pod, wanted = one(made, "Pod"), one(made, "ActorNamespace")["metadata"]
+    assert pod["metadata"]["name"] != wanted["name"]
+    assert f"http://{wanted['name']}.{wanted['namespace']}.svc" in pod["spec"]["containers"][0]["command"]
+
+
 def test_the_chart_s_own_labels_win_over_the_pod_labels(helm: Helm) -> None:
     made = helm.template(NAME, {"podLabels": {"app.kubernetes.io/name": "not-ours"}})
     assert one(made, "Deployment")["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] == "kubeactor"

@@ -168,7 +168,6 @@ async def _lead(
     watching = kopf.operator(
         registry=_handlers(controller),
         settings=settings,
-        identity=cast("Any", chosen.identity),  # else kopf asks for the name of the user id; it has none
         standalone=True,
         identity=cast("Any", chosen.identity),  # else it asks for the name of its user, which a container's may lack
         clusterwide=not chosen.namespaces,

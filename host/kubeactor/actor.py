@@ -71,6 +71,17 @@ class Actor:
     ctx: Context
     env: Any
 
+    if not TYPE_CHECKING:  # type checkers take a class that has it for one that has every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            made = type(self).__qualname__
+            if name in ("ctx", "env"):
+                raise AttributeError(
+                    f"{made}() is an object without a name or storage: write env.BINDING.id_from_name('a'), and await"
+                    " its methods"
+                )
+            raise AttributeError(f"{made!r} object has no attribute {name!r}", name=name, obj=self)
+
     async def activate(self) -> None:
         """Run before the first turn after activation, as a turn of its own."""
 
@@ -173,6 +184,7 @@ class ActorType(Interface):
         if not (isinstance(cls, type) and issubclass(cls, Actor) and cls is not Actor):
             raise TypeError(f"{getattr(cls, '__qualname__', cls)!r} is not a subclass of kubeactor.Actor")
         _check_body(cls)
+        _check_init(cls)
         super().__init__(binding, cls)
         self.has_activate = _overrides(cls, "activate")
         self.has_alarm = _overrides(cls, "alarm")
@@ -221,6 +233,23 @@ def _callables(cls: type[Any]) -> dict[str, Callable[..., Any]]:
             if inspect.iscoroutinefunction(member):
                 found[name] = member
     return found
+
+
+def _check_init(cls: type[Actor]) -> None:
+    try:
+        first, *others = inspect.signature(cls.__init__).parameters.values()
+    except (TypeError, ValueError):
+        return  # of a built-in base; it fails at activation if it takes something
+    needed = [
+        each.name
+        for each in others
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    if needed:
+        raise TypeError(
+            f"{cls.__qualname__}.__init__ takes {', '.join(needed)}: an instance is made from its name alone, so write"
+            f" `def __init__({first.name})` and read self.ctx.name or storage"
+        )
 
 
 def _check_body(cls: type[Actor]) -> None:

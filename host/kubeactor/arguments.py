@@ -224,6 +224,10 @@ class Arguments:
 
     def _bind(self, given: Sequence[Any], named: dict[str, Any], read: Callable[[_Parameter, Any], Any]) -> Bound:
         """Bind as Python does, each value converted by `read`; uses up `named`."""
+        if self._rest_named is None:  # before what is missing, since a name that was misspelt is both
+            for name in named:
+                if name not in self._by_name:
+                    raise self._unknown(name)
         args = [self._argument(each, n, given, named, read) for n, each in enumerate(self._positional)]
         if surplus := given[len(args) :]:
             if (rest := self._rest) is None:
@@ -233,7 +237,7 @@ class Arguments:
         kwargs = {each.name: self._argument(each, 0, (), named, read) for each in self._keywords}
         for name, value in named.items():
             if self._rest_named is None or name == self._self_name:
-                raise ActorArgumentError(f"{_shown(name)} is no argument of {self._owner}{self._expected()}")
+                raise self._unknown(name)
             kwargs[name] = read(self._rest_named.named(name), value)
         return tuple(args), kwargs
 
@@ -255,8 +259,9 @@ class Arguments:
             raise ActorArgumentError(f"{each.name} is missing")
         return each.default
 
-    def _expected(self) -> str:
-        return f", which takes {', '.join(self._by_name)}" if self._by_name else ", which takes none"
+    def _unknown(self, name: str) -> ActorArgumentError:
+        expected = ", ".join(self._by_name) or "none"
+        return ActorArgumentError(f"{_shown(name)} is no argument of {self._owner}, which takes {expected}")
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any], format: int = CODEC) -> bytes:
         """The body of a call. What does not fit the hints is refused by the callee.

@@ -9,7 +9,7 @@ Only exact types are taken: a subclass would come back as its base. Nothing is e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum
@@ -315,6 +315,8 @@ def why_not(value: object) -> str:
     name = kind.__name__
     if hasattr(kind, "__kubeactor_stub__"):
         return "is a stub; write kubeactor.id_of(stub), and env.BINDING.get(id) to come back"
+    if isinstance(value, Coroutine):
+        return "is a call that was not awaited: write `await` in front of it"
     if isinstance(value, Enum | Struct) or hasattr(kind, "__dataclass_fields__") or hasattr(kind, "model_validate"):
         return f'is a {name}, which is read back by its type: write Key("name", {name}), or a type hint on the method'
     for base in (*_CONTAINERS, *_EXTENSIONS, int, str, float, bytes):

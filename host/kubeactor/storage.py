@@ -218,7 +218,8 @@ class Storage:
         """
         turn = self._turn()
         if not self._instance.type.has_alarm:
-            raise ActorArgumentError(f"{self._instance.type.cls.__qualname__} has no `async def alarm(self, info)`")
+            name = self._instance.type.cls.__qualname__
+            raise ActorArgumentError(f"{name} has no `async def alarm(self, info)` that could run: write one")
         turn.set_alarm(_alarm_us(when, turn.now_us()))
         return _NOTHING
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from kubeactor.scope import SCOPE, instance_text
 
-__all__ = ["DevFormatter", "is_users", "user_traceback"]
+__all__ = ["DevFormatter", "is_users", "label_text", "user_traceback"]
 
 PACKAGE: Final = str(Path(__file__).parent)
 STDLIB: Final = sysconfig.get_path("stdlib")
@@ -25,7 +25,7 @@ class DevFormatter(logging.Formatter):
         """One record."""
         scope = SCOPE.get()
         label = scope.label if scope is not None else b""
-        record.where = f"{_where(label)} " if label else ""
+        record.where = f"{label_text(label)} " if label else ""
         return super().format(record)
 
     def formatException(  # noqa: N802 - logging's name
@@ -36,8 +36,8 @@ class DevFormatter(logging.Formatter):
         return "".join(user_traceback(ei[1])).rstrip("\n") if ei[1] is not None else ""
 
 
-def _where(label: bytes) -> str:
-    """Of the label of a turn, `BINDING NUL identity NUL method NUL`."""
+def label_text(label: bytes) -> str:
+    """`ACCOUNT/alice.debit`, of the label of a turn (`BINDING NUL identity NUL method NUL`)."""
     instance, _, method = label.rstrip(b"\0").rpartition(b"\0")
     text = instance_text(instance) + ("" if method == b"-" else f".{method.decode(errors='replace')}")
     return text.encode("unicode_escape").decode()

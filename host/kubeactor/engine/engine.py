@@ -58,6 +58,7 @@ from kubeactor.limits import (
     MESSAGE_ATTEMPTS,
     METHOD_TIMEOUT_S,
 )
+from kubeactor.mistakes import hint
 from kubeactor.scope import SCOPE, chain_text, instance_text
 
 if TYPE_CHECKING:
@@ -465,7 +466,7 @@ class Engine:
         cause = type(raised).__name__
         if not self._detail:
             return ActorMethodError(f"{name} raised {cause}; see the host's log", cause=cause)
-        error = ActorMethodError(f"{name} raised {cause}: {raised}", cause=cause)
+        error = ActorMethodError(f"{name} raised {cause}: {raised}{hint(raised)}", cause=cause)
         error.__cause__ = raised  # a caller in this process shows the traceback
         return error
 

@@ -26,7 +26,7 @@ TYPES: Final = {
     DEGRADED: "The spec can't be reached, or redundancy is lost. Service may go on: `Ready` tells.",
     PAUSED: "The annotation `kubeactor.io/paused` is `true`: nothing is changed.",
     RECONCILING: "As `Progressing`, for tools that follow kstatus.",
-    STALLED: "Present and True while the user has to change something before the operator can go on.",
+    STALLED: "True while the user has to change something before the operator can go on; for kstatus too.",
 }
 
 

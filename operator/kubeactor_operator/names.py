@@ -43,9 +43,6 @@ PLACEMENT_KIND: Final = "ActorPlacement"
 PLACEMENT_PLURAL: Final = "actorplacements"
 FIELD_MANAGER: Final = "kubeactor"
 
-NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
-NAME_CHARACTERS: Final = 40
-
 # Annotations of an ActorNamespace, written by users and by `kubeactor forget`.
 PAUSED: Final = "kubeactor.io/paused"
 FORGET: Final = "kubeactor.io/forget"
@@ -63,7 +60,6 @@ ROTATING: Final = "kubeactor.io/rotating"
 ROTATED: Final = "kubeactor.io/rotated"
 
 NAMESPACE_LABEL: Final = "kubeactor.io/namespace"
-RESERVED_PREFIX: Final = "kubeactor.io/"
 HOST: Final = "host"
 INGRESS: Final = "ingress"
 PREFLIGHT: Final = "preflight"

@@ -48,7 +48,7 @@ class Rest:
         headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
         if "client-certificate" in user:
             context.load_cert_chain(user["client-certificate"], user["client-key"])
-        self.http = httpx.Client(base_url=cluster["server"], headers=headers, verify=context, timeout=30)
+        self.http = httpx.Client(base_url=cluster["server"], headers=headers, verify=context, timeout=60)
 
     def __enter__(self) -> Rest:
         return self

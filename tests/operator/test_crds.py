@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from msgspec import inspect as shape
 
 from kubeactor import limits
 from kubeactor.ids import BINDING
+from kubeactor.pod.identity import NAME
 from kubeactor_operator import names, spec
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
@@ -233,10 +235,19 @@ def test_bounds_that_the_library_has_too_are_the_same() -> None:
     assert f"{binding['pattern'].strip('^$').removesuffix('*')}{{0,{binding['maxLength'] - 1}}}" == BINDING.pattern
 
 
-def test_the_name_rule_is_that_of_the_code() -> None:
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        *((name, True) for name in ("a", "bank", "bank-2", "b" * 40)),
+        *((name, False) for name in ("", "-a", "a-", "2a", "A", "a.b", "a_b", "b" * 41)),
+    ],
+)
+def test_a_name_that_the_crd_takes_is_one_that_a_pod_takes(name: str, valid: bool) -> None:
     (rule,) = ROOT["x-kubernetes-validations"]
-    assert f"'{names.NAME_PATTERN}'" in rule["rule"]
-    assert f"<= {names.NAME_CHARACTERS}" in rule["rule"]
+    found = re.search(r"matches\('(.*)'\) && size\(self.metadata.name\) <= (\d+)", rule["rule"])
+    assert found is not None
+    by_crd = bool(re.fullmatch(found[1], name)) and len(name) <= int(found[2])
+    assert by_crd is bool(NAME.fullmatch(name)) is valid
 
 
 def test_a_table_is_not_pruned_and_needs_nothing_but_its_format() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from kubeactor_operator import names
 
-LONGEST = "b" * names.NAME_CHARACTERS
+LONGEST = "b" * 40  # as the CRD allows it
 
 
 def test_the_children_of_bank() -> None:
@@ -67,9 +65,3 @@ def test_labels_and_selectors_agree_and_are_valid() -> None:
     assert names.selector("bank", names.HOST).items() <= labels.items()
     assert names.selector_text("bank", names.HOST) == "app.kubernetes.io/component=host,kubeactor.io/namespace=bank"
     assert "app.kubernetes.io/component" not in names.labels("bank")
-
-
-def test_the_pattern_of_a_name() -> None:
-    good = ["a", "bank", "bank-2", LONGEST]
-    bad = ["", "-a", "a-", "2a", "A", "a.b", "a_b"]
-    assert [bool(re.fullmatch(names.NAME_PATTERN, name)) for name in good + bad] == [True] * 4 + [False] * 7

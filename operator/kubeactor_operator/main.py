@@ -180,7 +180,9 @@ async def _lead(
         for task in tasks:
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error
-        return 0 if stop.is_set() else LOST_LEASE
+        # kopf takes SIGTERM over from `main`: when it ends by itself, it was told to.
+        _log.info("stopping: %s", "the lease is lost" if kept.done() else "a signal came")
+        return LOST_LEASE if kept.done() else 0
     finally:
         state.age_s = None
         for task in tasks:

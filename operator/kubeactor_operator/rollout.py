@@ -209,7 +209,7 @@ def _restart(draft: Draft, live: Object, have: str, count: int) -> None:
     outdated = [pod for pod in there if pod.template != have]
     if not outdated:
         if len(there) < count or not all(pod.ready for pod in there):
-            _coming(draft, pods, count)
+            _coming(draft, live, have, pods)
         return
     busy = len(there) < count or any(pod.deleting or (pod.template == have and not pod.ready) for pod in there)
     left = f"{len(outdated)} of {count} hosts still run the old template"
@@ -225,11 +225,17 @@ def _restart(draft: Draft, live: Object, have: str, count: int) -> None:
         draft.actions.append(Delete(candidates[-1].live))
 
 
-def _coming(draft: Draft, pods: Sequence[HostPod | None], count: int) -> None:
+def _coming(draft: Draft, live: Object, have: str, pods: Sequence[HostPod | None]) -> None:
+    last_good = annotation(live, names.LAST_GOOD)
+    reason = conditions.SCALING
+    if not last_good:
+        reason = conditions.CREATING
+    elif template_hash(_decoded(last_good)) != have:
+        reason = conditions.ROLLING_OUT
+    elif all(pods):
+        return  # one that is restarting: nothing differs from the spec
     ready = sum(1 for pod in pods if pod and pod.ready)
-    reason = conditions.SCALING if draft.observed.status.get("shards") else conditions.CREATING
-    if any(pod is None for pod in pods) or reason == conditions.CREATING:
-        draft.under_way(reason, f"{ready} of {count} hosts are ready", again_s=1.0)
+    draft.under_way(reason, f"{ready} of {len(pods)} hosts are ready", again_s=1.0)
 
 
 def roll_ingresses(draft: Draft, bundle: Bundle | None, hosts_done: bool) -> None:

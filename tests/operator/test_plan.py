@@ -263,6 +263,23 @@ def test_a_new_template_is_tried_then_hosts_restart_one_at_a_time_and_the_ingres
     sim.settle()
 
 
+def test_a_rollout_is_progressing_until_the_last_host_is_back(sim: Cluster) -> None:
+    sim.apply_spec({"image": "bank:2"})
+    while hash_of(sim.pod("host-0")) == hash_of(sim.pod("host-1")) or sim.condition("Progressing")[0] == "False":
+        sim.step()
+    old = hash_of(sim.pod("host-0"))
+    while sim.objects.get(("Pod", "bank-host-0")) and hash_of(sim.pod("host-0")) == old:
+        sim.step()
+    sim.hung.add("host-0")  # it takes its time
+    for _ in range(5):
+        sim.tick()
+        sim.step()
+        assert sim.condition("Progressing") == ("True", "RollingOut")
+    sim.hung.clear()
+    sim.settle()
+    assert sim.condition("Progressing") == ("False", "UpToDate")
+
+
 def test_a_template_that_fails_its_preflight_changes_nothing_that_runs(sim: Cluster) -> None:
     pods = {f"host-{n}": sim.pod(f"host-{n}")["metadata"]["uid"] for n in range(3)}
     good = deepcopy(sim.objects[("StatefulSet", "bank-host")]["spec"]["template"])

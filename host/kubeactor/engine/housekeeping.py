@@ -24,7 +24,7 @@ COLLECT_S: Final = 600.0
 SLICE: Final = 5000
 # Above limits.INSTANCES all that were idle for so long are dropped, and looked for faster than names can be woken.
 CROWDED_IDLE_S: Final = 1.0
-CROWDED_SLICE: Final = 20_000
+CROWDED_SLICE: Final = 10_000
 DRAIN_POLL_S: Final = 0.005
 
 

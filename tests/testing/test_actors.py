@@ -51,8 +51,11 @@ async def test_what_a_method_raises_is_the_cause_of_its_error_and_in_the_answers
         assert isinstance(caught.value.__cause__, ValueError)
         with pytest.raises(Empty, match="not that many"):
             await actors.env.PURSE.id_from_name("a").take(1)
-        answer = await actors.http.get("/broken")
-        assert (answer.status_code, "the door is broken" in answer.json()["detail"]) == (500, True)
+        for path, line in (("/broken", "the door is broken"), ("/v1/actors/PURSE/a/fail", "it fails")):
+            answer = await actors.http.request("POST" if "v1" in path else "GET", path)
+            first, *trace = answer.json()["detail"].splitlines()
+            assert (answer.status_code, first.endswith(line)) == (500, True)
+            assert any(f'raise ValueError("{line}")' in each for each in trace)
         assert actors.errors == []  # whoever called heard of it
 
 

@@ -9,10 +9,12 @@ import msgspec
 from starlette.types import Send
 
 from kubeactor.errors import ActorError, ActorMethodError
+from kubeactor.tracebacks import user_traceback
 
 __all__ = ["JSON_TYPE", "Answer", "problem_of", "result_of", "send_answer", "unexpected"]
 
 PROBLEM_JSON: Final = (b"content-type", b"application/problem+json")
+TRACE_CHARS: Final = 16_000
 JSON_TYPE: Final = (b"content-type", b"application/json")
 
 
@@ -32,13 +34,17 @@ def problem_of(
     epoch: int | None = None,
     status: int | None = None,
     allow: str | None = None,
+    dev: bool = False,
 ) -> Answer:
     """The response that carries an error; what the error does not say of itself is filled in.
 
     The error itself is not changed, since several calls may have got the same one. `status` replaces the error's own
-    for what only HTTP knows (405, 431); `allow` is the value of the `Allow` header.
+    for what only HTTP knows (405, 431); `allow` is the value of the `Allow` header. Under `dev` the detail ends with
+    the traceback of an unexpected exception, if that was raised in this process.
     """
     document = error.to_wire()
+    if dev and isinstance(error, ActorMethodError) and error.__cause__ is not None:
+        document["detail"] += "\n" + "".join(user_traceback(error.__cause__))[-TRACE_CHARS:]
     for field, value in (("request_id", request_id), ("instance", instance), ("epoch", epoch)):
         if value is not None:
             document.setdefault(field, value)
@@ -75,9 +81,11 @@ async def send_answer(answer: Answer, send: Send) -> None:
 
 
 def unexpected(error: BaseException, *, dev: bool) -> ActorMethodError:
-    """What a client learns of an exception that is no ActorError: its class, and its text only under `dev`."""
+    """What a client learns of an exception that is no ActorError: its class, and text and traceback under `dev`."""
     detail = f"{type(error).__name__}: {error}" if dev else "the request failed; the reason is in the log"
-    return ActorMethodError(detail, cause=type(error).__name__)
+    made = ActorMethodError(detail, cause=type(error).__name__)
+    made.__cause__ = error
+    return made
 
 
 def _text(value: Any) -> str:

@@ -103,7 +103,8 @@ class Ingress:
         """The response to a call that has its outcome."""
         epoch = self.dispatcher.epoch_of(shard)
         if isinstance(outcome, ActorError):
-            return problem_of(outcome, request_id=self.request_id(number), instance=instance, epoch=epoch)
+            request_id = self.request_id(number)
+            return problem_of(outcome, request_id=request_id, instance=instance, epoch=epoch, dev=self.dev)
         return result_of(outcome, request_id=self.request_id(number), epoch=epoch)
 
     def response(self, packed: dict[str, Any], number: int, shard: int) -> Answer:
@@ -122,7 +123,7 @@ class Ingress:
     ) -> Answer:
         """The response to a request that did not become a call; see `problem_of`."""
         request_id = self.request_id(self.next_request() if number is None else number)
-        return problem_of(error, request_id=request_id, status=status, allow=allow)
+        return problem_of(error, request_id=request_id, status=status, allow=allow, dev=self.dev)
 
     def repeat_later(self, call: Call, error: ActorError, number: int, attempt: int) -> bool:
         """Submit the root call of that request again when it fell victim to a cycle and has time left.

@@ -21,6 +21,7 @@ BANK = Selection(PATH, {"fieldSelector": "metadata.name=bank"})
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
     monkeypatch.setattr(api_module, "FIRST_S", 0.01)
+    monkeypatch.setattr(api_module, "BRIEF_S", 0.0)
     with fake_api() as api:
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig")))
         api.put(PLACEMENTS, "bank", spec=1)
@@ -86,7 +87,6 @@ def test_a_watch_that_ended_goes_on_where_it_was(server: FakeApi, monkeypatch: p
         server.bookmark(500)
         server.put(PLACEMENTS, "bank", spec=2)
         await followed.tells(2)
-        await asyncio.sleep(1.0)  # a shorter life than this would count as a failure
         server.end_watches()
         await until(watching(server, 2))
         server.put(PLACEMENTS, "bank", spec=3)
@@ -101,7 +101,6 @@ def test_a_watch_that_ended_goes_on_where_it_was(server: FakeApi, monkeypatch: p
 def test_a_version_that_is_too_old_is_followed_by_a_new_list(server: FakeApi) -> None:
     async def test(followed: Followed) -> None:
         await until(watching(server, 1))
-        await asyncio.sleep(1.0)
         server.compact()  # the next watch is answered with 410
         await until(lambda: followed.reflector.lists == 2)
         server.put(PLACEMENTS, "bank", spec=2)
@@ -152,7 +151,8 @@ def test_a_connection_without_a_sign_of_life_is_given_up(server: FakeApi, monkey
     following(test)
 
 
-def test_watches_that_end_at_once_are_not_asked_for_in_a_loop(server: FakeApi) -> None:
+def test_watches_that_end_at_once_are_not_asked_for_in_a_loop(server: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "BRIEF_S", 1.0)
     server.brief = True
 
     async def test(followed: Followed) -> None:
@@ -166,11 +166,12 @@ def test_watches_that_end_at_once_are_not_asked_for_in_a_loop(server: FakeApi) -
 
 
 def test_all_is_listed_anew_now_and_then(server: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "RELIST_S", 0.5)
+    monkeypatch.setattr(api_module, "RELIST_S", 0.1)
 
     async def test(followed: Followed) -> None:
         await until(watching(server, 1))
-        await asyncio.sleep(1.0)
+        began = asyncio.get_running_loop().time()
+        await until(lambda: asyncio.get_running_loop().time() - began > 0.12)
         server.end_watches()
         await until(lambda: followed.reflector.lists == 2)
 

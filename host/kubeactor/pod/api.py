@@ -24,6 +24,7 @@ __all__ = ["ApiProblem", "Reflector", "Selection", "api_client", "request"]
 FIRST_S: Final = 0.1
 LONGEST_S: Final = 10.0
 SOUND_S: Final = 5.0  # a watch that lives so long has nothing to do with the failures before it
+BRIEF_S: Final = 1.0
 RELIST_S: Final = 600.0
 WATCH_S: Final = 240
 SILENT_S: Final = 90.0  # a bookmark comes every minute: without any byte for so long the connection is dead
@@ -218,7 +219,7 @@ class Reflector:
                 self._well()
                 while line := await response.content.readline():
                     self._take(_decoded(line))
-            if loop.time() - began < 1.0:  # ended without an error, at once: do not ask in a loop
+            if loop.time() - began < BRIEF_S:  # ended without an error, at once: do not ask in a loop
                 raise ApiProblem("the API server ends each watch at once")
 
     def _take(self, event: Object) -> None:

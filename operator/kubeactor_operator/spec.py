@@ -159,8 +159,7 @@ class Spec(_Model, frozen=True):
     actors: Annotated[tuple[Binding, ...], Meta(min_length=1, max_length=64)]
     image: Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
     version: (
-        Annotated[str, Meta(min_length=5, max_length=32, pattern=r"^[0-9]+\.[0-9]+\.[0-9]+([-+.][0-9A-Za-z.-]+)?$")]
-        | None
+        Annotated[str, Meta(min_length=5, max_length=32, pattern=r"^[0-9]+\.[0-9]+\.[0-9]+[-.0-9A-Za-z]*$")] | None
     ) = None
     code: Code | None = None
     front_door: Target | None = None

@@ -58,6 +58,7 @@ def test_what_may_not_change_can_neither_be_changed_nor_removed(rest: Rest, spac
         ({}, {"spec.hosts.replicas": 64}),
         ({}, {"spec.hosts.replicas": 0}),
         ({}, {"spec.image": GONE, "spec.code": {"configMap": "bank-code"}, "spec.version": "0.1.0-rc.1"}),
+        ({}, {"spec.image": GONE, "spec.code": {"configMap": "bank-code"}, "spec.version": "0.2.0rc1"}),
         ({}, {"spec.frontDoor": "bank:app", "spec.ingress.api": "Off"}),
         ({}, {"spec.actors": [{"binding": "SHOP", "class": "shop.main:Shop"}]}),
         ({}, {"spec.ingress.service": {"type": "NodePort", "ports": {"http": {"nodePort": 30080}}}}),

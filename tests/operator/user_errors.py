@@ -95,6 +95,11 @@ ALWAYS = [
         {"spec.image": GONE, "spec.code": {"configMap": "x"}, "spec.version": "newest"},
         "version in body should match",
     ),
+    Mistake(
+        "`version` beside `image`",
+        {"spec.image": GONE, "spec.code": {"configMap": "x"}, "spec.version": "0.1.0+mine"},  # no tag of an image has +
+        "version in body should match",
+    ),
     Mistake("An image or ConfigMap that is no name", {"spec.image": "bank: 1"}, "image in body should match"),
     Mistake(
         "An image or ConfigMap that is no name", {"spec.code": {"configMap": "My_Code"}}, "configMap in body should"

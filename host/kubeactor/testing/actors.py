@@ -89,7 +89,7 @@ class Actors(Generic[E]):
         try:
             import httpx
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("actors.http needs httpx: pip install 'kubeactor[client]'") from error
+            raise ModuleNotFoundError("actors.http needs httpx: pip install 'kubeactor[test]'") from error
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await self._app({**scope, "state": dict(self._state)}, receive, send)

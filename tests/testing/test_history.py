@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
+from tests.testing import ward
 from tests.testing.ward import Empty, Ward
 
 from kubeactor import ActorError, ActorMethodError, testing
@@ -96,6 +98,26 @@ async def test_concurrent_calls_over_crashes_are_linearizable() -> None:
         actors.history.check(alice, Model)
         with pytest.raises(AssertionError, match=r"no order of these calls of PURSE/alice"):
             actors.history.check(alice, Forgetful)
+
+
+@pytest.mark.asyncio
+async def test_what_a_turn_got_unsynced_before_both_were_lost_is_no_outcome() -> None:
+    ward.ran.clear()
+    async with testing.run(Ward) as actors:
+        bob = actors.env.PURSE.id_from_name("bob")
+        whim = asyncio.get_running_loop().create_task(_awaited(actors.env.PURSE.id_from_name("alice").whim("bob")))
+        await asyncio.sleep(0)
+        (put,) = actors.history.of(bob)
+        assert (put.done, put.result) == (True, 1)
+        await actors.crash()
+        await whim
+        assert await bob.coins() == 0
+        assert (put.done, repr(put)) == (False, "PURSE/bob.put(1) -> ?")
+        actors.history.check(bob, Model)
+
+
+async def _awaited(call: Awaitable[None]) -> None:
+    await call
 
 
 @pytest.mark.asyncio

@@ -62,6 +62,13 @@ class Purse(Actor):
         await self.env.PURSE.id_from_name(to).put(amount)
         return await self.take(amount)
 
+    async def whim(self, to: str) -> None:
+        """Calls the other at the first try only, and is not done with it."""
+        ran.append("whim")
+        if ran.count("whim") == 1:
+            await self.env.PURSE.id_from_name(to).put(1)
+            await asyncio.sleep(20)
+
     async def throw(self, to: str) -> None:
         self.ctx.send(self.env.PURSE.id_from_name(to).lose)
 

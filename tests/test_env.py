@@ -116,3 +116,32 @@ class WithHelper(Env):
 
 def test_lower_case_attributes_are_no_configuration() -> None:
     make_env(WithHelper, {}, lambda: None, {})  # type: ignore[arg-type,return-value]
+
+
+class Unhinted(Env):
+    FEE = 3
+    RATE = 0.5
+    NAME = "bank"
+    LOUD = False
+    ITEMS = ()  # no scalar: it is the class's own
+    lower = 1
+
+
+def test_a_default_without_a_hint_tells_the_type() -> None:
+    env: Any = make_env(Unhinted, {}, no_dispatcher, {"FEE": "7", "LOUD": "true", "ITEMS": "x", "lower": "2"})
+    assert (env.FEE, env.RATE, env.NAME, env.LOUD, env.ITEMS, env.lower) == (7, 0.5, "bank", True, (), 1)
+    with pytest.raises(ValueError, match="FEE is not of its type"):
+        make_env(Unhinted, {}, no_dispatcher, {"FEE": "much"})
+
+
+class Unresolved(Env):
+    FEE: Nowhere  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_a_hint_that_cannot_be_resolved_is_told() -> None:
+    with pytest.raises(ValueError, match="TYPE_CHECKING"):
+        make_env(Unresolved, {}, no_dispatcher, {})
+
+
+def no_dispatcher() -> Any:
+    raise AssertionError("no call is made")

@@ -5,6 +5,10 @@ One owner per name, one turn at a time, durable before reply, applied once.
 
 from __future__ import annotations
 
+from kubeactor.python import refuse_old
+
+refuse_old()
+
 from kubeactor.actor import Actor, AlarmInfo, Message, method
 from kubeactor.context import Context
 from kubeactor.env import Binding, Env, Secret

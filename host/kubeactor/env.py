@@ -84,7 +84,7 @@ class Env:
     """Subclass it to declare bindings (`ACCOUNT: Binding[Account]`) and configuration (`FEE: int = 0`).
 
     Any upper-case attribute that is no binding is read from the environment variable of that name and converted to
-    its type; without a default it is required.
+    its type, which is that of its default if it has no hint; without a default it is required.
     """
 
     if not TYPE_CHECKING:  # type checkers take a class that has it for one that has every attribute
@@ -131,8 +131,7 @@ def make_env(
     """
     env = cls()
     wrong: list[str] = []
-    hints = typing.get_type_hints(cls, include_extras=True) if cls is not Env else {}
-    for name, hint in hints.items():
+    for name, hint in _declared(cls).items():
         if typing.get_origin(hint) is Binding or hint is Binding:
             if name not in types:
                 wrong.append(f"{name} is declared as a binding, but no class is bound under that name")
@@ -146,6 +145,23 @@ def make_env(
     for name, actor_type in types.items():
         env.__dict__[name] = Binding(actor_type, dispatcher)
     return env
+
+
+def _declared(cls: type[Env]) -> dict[str, Any]:
+    """The hints of a class; `FEE = 0` without one is of the type of its value."""
+    if cls is Env:
+        return {}
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise ValueError(
+            f"a type in {cls.__qualname__} can't be resolved: {error}; move its import out of `if TYPE_CHECKING`"
+        ) from error
+    for base in cls.__mro__:
+        for name, value in vars(base).items():
+            if BINDING.fullmatch(name) and isinstance(value, bool | int | float | str):
+                hints.setdefault(name, type(value))
+    return hints
 
 
 def _configured(cls: type[Env], name: str, hint: Any, environ: Mapping[str, str]) -> Any:

@@ -37,6 +37,7 @@ HOSTS_MAX: Final = 16
 # Ctrl-C ends `dev` within a second: what runs may go on for a while, then its connections are cut, then it is killed.
 DEV_GRACE_S: Final = 0.4
 DEV_KILL_S: Final = 0.9
+KILLED: Final = 1
 DEV_LOG: Final = "%(asctime)s %(levelname)s %(where)s%(name)s: %(message)s"
 # From SIGTERM on, in a pod: kubelet's default of 30 s less the 5 s in which the nodes hear that the pod is going.
 INGRESS_GRACE_S: Final = 15.0
@@ -191,7 +192,7 @@ def dev(
     timing = Timing(grace_s=DEV_KILL_S)
     supervisor = Supervisor(workers, listeners=listeners, preload=preload, timing=timing, watch=watch)
     try:
-        _supervise(supervisor, DevFormatter(DEV_LOG, "%H:%M:%S"))
+        _supervise(supervisor, dev=True)
     finally:
         if watch is not None:
             watch.close()
@@ -532,9 +533,10 @@ def _no_dispatcher() -> NoReturn:
     raise UserCodeError("the code makes a call while it is imported: make it in a method, or in the Env's lifespan")
 
 
-def _supervise(supervisor: Supervisor, formatter: logging.Formatter | None = None) -> None:
+def _supervise(supervisor: Supervisor, *, dev: bool = False) -> None:
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler = logging.StreamHandler()
-    handler.setFormatter(formatter or logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(DevFormatter(DEV_LOG, "%H:%M:%S") if dev else plain)
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
@@ -543,7 +545,8 @@ def _supervise(supervisor: Supervisor, formatter: logging.Formatter | None = Non
         _refuse(str(error))
     if supervisor.message:
         _refuse(supervisor.message)
-    sys.exit(status)
+    # Whoever types Ctrl-C does not wait for a worker that is slow to end: it loses nothing that was acknowledged.
+    sys.exit(0 if dev and status == KILLED else status)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -46,6 +46,7 @@ __all__ = [
     "Unwelcome",
     "Waiter",
     "dial",
+    "notice_dead_peers",
 ]
 
 FLUSH_BYTES: Final = 1024 * 1024  # written at once instead of at the end of the tick
@@ -120,7 +121,7 @@ class Connection(asyncio.Protocol):
         """Part of asyncio.Protocol."""
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods only
         self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
-        _notice_dead_peers(transport.get_extra_info("socket"))
+        notice_dead_peers(transport.get_extra_info("socket"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Part of asyncio.Protocol."""
@@ -462,7 +463,8 @@ async def dial(address: str, hello: Hello, timeout_s: float) -> ClientConnection
     return connection
 
 
-def _notice_dead_peers(sock: socket.socket | None) -> None:
+def notice_dead_peers(sock: socket.socket | None) -> None:
+    """Let a TCP connection whose peer does not answer any more, not even to a keep-alive, end within 5 s."""
     # A node that vanished sends no RST: without this, calls would wait for it until their deadlines. With it one is
     # noticed within 5 s, whether something is under way or not.
     if sock is None or sock.family == socket.AF_UNIX:

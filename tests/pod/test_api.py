@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from tests.harness.dev import until
 from tests.harness.fake_api import NAMESPACE, PLACEMENTS, FakeApi, fake_api
 
+from kubeactor.connection import notice_dead_peers
 from kubeactor.pod import api as api_module
 from kubeactor.pod.api import ApiProblem, Reflector, Selection, api_client, request
 
@@ -214,3 +216,20 @@ def test_an_answer_above_the_bound_is_a_problem(server: FakeApi, monkeypatch: py
 
     with pytest.raises(ApiProblem, match="more than 1000 bytes"):
         asyncio.run(main())
+
+
+def test_a_server_that_vanished_is_noticed_by_keep_alives(server: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[socket.socket] = []
+
+    def keeping(sock: socket.socket) -> None:
+        notice_dead_peers(sock)
+        made.append(sock)
+
+    monkeypatch.setattr(api_module, "notice_dead_peers", keeping)
+
+    async def test(followed: Followed) -> None:
+        await followed.tells(1)
+        assert made[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
+        assert made[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+    following(test)

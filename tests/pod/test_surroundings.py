@@ -98,6 +98,19 @@ def test_grants_are_idempotent_bounded_and_never_change_an_epoch(pods: Pods) -> 
         assert inventory(host)["states"][0] == [0, 1, "owned"]
 
 
+def test_whatever_else_is_asked_for_is_a_problem_document_too(pods: Pods) -> None:
+    with pods.placed(1) as (ingress, [host]):
+        for http, method, path in (
+            (host.http, "DELETE", "/_internal/inventory"),
+            (host.http, "GET", "/_internal/probe/host-0"),
+            (ingress.internal, "GET", "/_internal/inventory"),
+            (ingress.internal, "POST", "/_internal/probe/host-0"),
+        ):
+            answer = http.request(method, path, headers=bearer())
+            assert (answer.status_code, answer.json()["name"]) == (404, "ActorUnknownMethodError")
+            assert http.request(method, path).status_code == 401
+
+
 def test_an_inventory_tells_all_that_the_operator_asks_for(pods: Pods) -> None:
     with pods.placed(1) as (_, [host]):
         report = inventory(host)

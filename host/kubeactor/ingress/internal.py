@@ -22,6 +22,7 @@ from kubeactor.errors import (
     ActorError,
     ActorFencedError,
     ActorUnauthenticatedError,
+    ActorUnknownMethodError,
     BodyTooLargeError,
 )
 from kubeactor.ingress.state import Ingress
@@ -84,6 +85,7 @@ def host_routes(ingress: Ingress, accepted: Accepted, host: HostSide) -> list[Ro
     return [
         Route(f"{PREFIX}inventory", guarded(inventory), methods=["GET"]),
         Route(f"{PREFIX}grant", guarded(grant), methods=["POST"]),
+        _nothing(ingress, guarded),
     ]
 
 
@@ -100,7 +102,16 @@ def ingress_routes(
             return _problem(ingress, error, status=404)
         return _json(found)
 
-    return [Route(f"{PREFIX}probe/{{host}}", _guarded(ingress, accepted)(probed), methods=["GET"])]
+    guarded = _guarded(ingress, accepted)
+    return [Route(f"{PREFIX}probe/{{host}}", guarded(probed), methods=["GET"]), _nothing(ingress, guarded)]
+
+
+def _nothing(ingress: Ingress, guarded: Callable[[Endpoint], Endpoint]) -> Route:
+    async def nothing(request: Request) -> Response:
+        error = ActorUnknownMethodError(f"{request.method} {request.url.path[:200]} is nothing that is asked for here")
+        return _problem(ingress, error)
+
+    return Route(f"{PREFIX}{{path:path}}", guarded(nothing), methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
 
 
 def _guarded(ingress: Ingress, accepted: Accepted) -> Callable[[Endpoint], Endpoint]:

@@ -1,7 +1,7 @@
 """List and watch: keeps the objects that a selector matches, through all that ends a watch.
 
 A watch that expired goes on from the last resourceVersion. Any error (410, a restarted server, a lost or silent
-connection) is followed by a new list after a wait that doubles, with jitter, up to ten seconds; and every ten minutes
+connection) is followed by a new list after a wait that doubles, with jitter, up to five seconds; and every ten minutes
 all is listed anew, whatever the watch said. The objects that are known stay in use meanwhile.
 """
 
@@ -13,8 +13,11 @@ import json
 import logging
 import os
 import random
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from kubeactor.connection import notice_dead_peers
 
 if TYPE_CHECKING:
     from kubernetes.aio.client import ApiClient
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ApiProblem", "Reflector", "Selection", "api_client", "request"]
 
 FIRST_S: Final = 0.1
-LONGEST_S: Final = 10.0
+LONGEST_S: Final = 5.0
 SOUND_S: Final = 5.0  # a watch that lives so long has nothing to do with the failures before it
 BRIEF_S: Final = 1.0
 RELIST_S: Final = 600.0
@@ -51,6 +54,7 @@ async def api_client() -> AsyncIterator[ApiClient]:
     Raises:
         ApiProblem: when there is neither.
     """
+    import aiohttp
     from kubernetes.aio import client, config
 
     configuration = client.Configuration()
@@ -63,10 +67,19 @@ async def api_client() -> AsyncIterator[ApiClient]:
     except (config.ConfigException, OSError, ValueError, TypeError, AttributeError) as error:
         raise ApiProblem(f"neither a service account nor a kubeconfig can be used: {error}") from error
     api = client.ApiClient(configuration)
+    connector = aiohttp.TCPConnector(ssl=api.rest_client.ssl_context, socket_factory=_socket)
+    configuration.client_session_kwargs = {"connector": connector}
     try:
         yield api
     finally:
         await api.close()  # type: ignore[no-untyped-call]
+        await connector.close()
+
+
+def _socket(address: Any) -> socket.socket:
+    sock = socket.socket(*address[:3])
+    notice_dead_peers(sock)  # else a watch that lost its way waits as long as TCP is willing to
+    return sock
 
 
 async def request(

@@ -65,7 +65,7 @@ def replicas(draft: Draft, placed: Placed) -> int:
             f"{needed} hosts own shards; {wanted} are wanted, and moving shards is not there yet",
             again_s=20.0,
         )
-    elif owners and any(f"host-{n}" not in placed.owners for n in range(min(wanted, placed.table.shards))):
+    elif begun and owners and any(f"host-{n}" not in placed.owners for n in range(min(wanted, placed.table.shards))):
         draft.under_way(
             conditions.WAITING_FOR_MOVES,
             f"{len(owners)} of {wanted} hosts own shards; the others get some when moving shards is there",

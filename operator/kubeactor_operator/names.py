@@ -53,6 +53,8 @@ LAST_GOOD: Final = "kubeactor.io/last-good-template"
 APPLIED: Final = "kubeactor.io/applied"
 # Of the StatefulSet: a template on which a host did not come back, and when each host's pod was deleted to heal it.
 FAILED: Final = "kubeactor.io/failed-template"
+# Of the StatefulSet: a hash of what its template was made from. Another release may make another template of the same.
+MADE_FROM: Final = "kubeactor.io/made-from"
 HEALED: Final = "kubeactor.io/healed"
 # Of an ActorNamespace: any new text rotates the peer credentials. Of the Secret: which text is under way, and done.
 ROTATE: Final = "kubeactor.io/rotate-peer"

@@ -25,6 +25,7 @@ from kubeactor_operator.draft import Draft
 from kubeactor_operator.live import HostPod, annotation
 from kubeactor_operator.observed import Object
 from kubeactor_operator.placement_plan import Placed
+from kubeactor_operator.spec import ActorNamespace
 
 __all__ = ["code_in_use", "ended_text", "replicas", "roll", "roll_ingresses"]
 
@@ -46,6 +47,7 @@ class Target:
     template: Manifest
     last_good: str = ""
     failed: Failed | None = None
+    made_from: str = ""
 
 
 def replicas(draft: Draft, placed: Placed) -> int:
@@ -82,10 +84,13 @@ def roll(draft: Draft, bundle: Bundle | None, count: int) -> bool:
     """Bring the StatefulSet and its pods towards the desired template; True once every host runs it."""
     live = draft.observed.stateful_set
     desired = hosts.template(draft.observed.namespace, bundle) if bundle else None
+    sources = made_from(draft, bundle, names.HOST)
+    if live and desired and annotation(live, names.MADE_FROM) == sources and not _runs(live, desired):
+        desired = _kept(live, template_hash(live["spec"]["template"])).template  # of another release
     want = template_hash(desired) if desired else ""
     if live is None:
         if desired and bundle and preflight.passed(draft, bundle, want):
-            _put(draft, None, Target(desired), count)
+            _put(draft, None, Target(desired, made_from=sources), count)
             draft.under_way(conditions.CREATING, "the hosts are being made")
         preflight.clear(draft, want)
         return False
@@ -100,10 +105,10 @@ def roll(draft: Draft, bundle: Bundle | None, count: int) -> bool:
     elif desired and bundle and have != want:
         trying = want
         if preflight.passed(draft, bundle, want):
-            target = Target(desired, target.last_good)
+            target = Target(desired, target.last_good, made_from=sources)
             draft.under_way(conditions.ROLLING_OUT, "the hosts get a new template")
     elif desired:
-        target = Target(desired, target.last_good)
+        target = Target(desired, target.last_good, made_from=sources)
     preflight.clear(draft, trying)
     if template_hash(target.template) != have:
         _put(draft, live, target, count)
@@ -125,9 +130,42 @@ def _kept(live: Object, have: str) -> Target:
         template = live["spec"]["template"]
     failed = annotation(live, names.FAILED)
     try:
-        return Target(template, last_good, msgspec.json.decode(failed, type=Failed) if failed else None)
+        read = msgspec.json.decode(failed, type=Failed) if failed else None
     except msgspec.MsgspecError:
-        return Target(template, last_good)
+        read = None
+    return Target(template, last_good, read, annotation(live, names.MADE_FROM))
+
+
+def made_from(draft: Draft, bundle: Bundle | None, component: str) -> str:
+    """A hash of all that the spec says about a template; fields that have their default do not count.
+
+    While it stays, so does the template, though another release of the operator would make another one of it: an
+    upgrade restarts nothing. And a field that a later release adds changes nothing before somebody sets it.
+    """
+    spec = draft.observed.namespace.spec
+    said = _said(spec)
+    for other in ("hosts", "ingress", "image", "version", "code"):
+        said.pop(other, None)
+    pods = _said(spec.hosts if component == names.HOST else spec.ingress)
+    for other in ("replicas", "storage", "network_policy", "service"):
+        pods.pop(other, None)
+    adopt = component == names.HOST and spec.hosts.storage.adopt
+    return digest({"said": said, "pods": pods, "adopt": adopt, "bundle": msgspec.to_builtins(bundle)})
+
+
+def _runs(live: Object, template: Manifest) -> bool:
+    return template_hash(live["spec"]["template"]) == template_hash(template)
+
+
+def _said(part: msgspec.Struct) -> Manifest:
+    """The fields that differ from their defaults."""
+    found = {}
+    for field in msgspec.structs.fields(part):
+        value = getattr(part, field.name)
+        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        if value != default:
+            found[field.name] = msgspec.to_builtins(value)
+    return found
 
 
 def _decoded(text: str) -> Manifest:
@@ -147,14 +185,22 @@ def _put(draft: Draft, live: Object | None, target: Target, count: int) -> None:
     manifest = hosts.stateful_set(
         namespace, target.template, replicas=count, size=size, access_mode=mode, last_good=target.last_good
     )
+    if target.made_from:
+        manifest["metadata"]["annotations"][names.MADE_FROM] = target.made_from
     if target.failed:
         manifest["metadata"]["annotations"][names.FAILED] = msgspec.json.encode(target.failed).decode()
-    del manifest["metadata"]["annotations"][names.APPLIED]
-    manifest["metadata"]["annotations"][names.APPLIED] = digest(manifest)
+    _stamp(manifest)
     before = len(draft.actions)
     draft.ensure(manifest)
     if len(draft.actions) > before:
         draft.soon(0.5)
+
+
+def _stamp(manifest: Manifest) -> None:
+    """Renew the hash of what is applied, after an annotation was added."""
+    annotations = manifest["metadata"]["annotations"]
+    del annotations[names.APPLIED]
+    annotations[names.APPLIED] = digest(manifest)
 
 
 def _whole(draft: Draft, have: str, count: int) -> bool:
@@ -243,21 +289,29 @@ def roll_ingresses(draft: Draft, bundle: Bundle | None, hosts_done: bool) -> Non
     namespace = draft.observed.namespace
     live = draft.observed.child("Deployment", names.ingress(namespace.name))
     made = draft.observed.stateful_set is not None
+    sources = made_from(draft, bundle, names.INGRESS)
+    desired = ingresses.template(namespace, bundle) if bundle else None
     if live is None:
-        if bundle and made:
-            draft.ensure(ingresses.deployment(namespace, ingresses.template(namespace, bundle)))
+        if desired and made:
+            draft.ensure(_deployment(namespace, desired, sources))
         return
-    template = live["spec"]["template"]
-    desired = ingresses.template(namespace, bundle) if bundle else template
-    if hosts_done or template_hash(desired) == template_hash(template):
-        template = desired
-    draft.ensure(ingresses.deployment(namespace, template))
+    template, before = live["spec"]["template"], annotation(live, names.MADE_FROM)
+    if desired and (_runs(live, desired) or (hosts_done and before != sources)):
+        template, before = desired, sources
+    draft.ensure(_deployment(namespace, template, before))
     status = live.get("status", {})
     wanted = live["spec"].get("replicas", 1)
     behind = status.get("observedGeneration", 0) < live["metadata"].get("generation", 0)
     if behind or status.get("updatedReplicas", 0) < wanted or status.get("replicas", 0) > wanted:
         reason = conditions.ROLLING_OUT if status.get("updatedReplicas", 0) < wanted else conditions.SCALING
         draft.under_way(reason, "the ingresses are being brought up to the template")
+
+
+def _deployment(namespace: ActorNamespace, template: Manifest, sources: str) -> Manifest:
+    manifest = ingresses.deployment(namespace, template)
+    manifest["metadata"]["annotations"][names.MADE_FROM] = sources
+    _stamp(manifest)
+    return manifest
 
 
 def code_in_use(draft: Draft) -> set[str]:

@@ -111,7 +111,7 @@ def _replace(draft: Draft, live: Object, size: str) -> None:
         access_mode=spec["volumeClaimTemplates"][0]["spec"]["accessModes"][0],
         last_good=annotation(live, names.LAST_GOOD),
     )
-    for key in (names.FAILED, names.HEALED):
+    for key in (names.FAILED, names.HEALED, names.MADE_FROM):
         if text := annotation(live, key):
             manifest["metadata"]["annotations"][key] = text
     draft.actions += [Delete(live, orphan=True), Create(manifest)]

@@ -12,9 +12,12 @@ from tests.operator.simulation import STOCK, Cluster, hash_of
 
 from kubeactor_operator import names
 from kubeactor_operator.actions import Apply, Create, Delete, Grant, Patch, Replace, Tell
+from kubeactor_operator.children import pods
 from kubeactor_operator.children.sources import peer_credentials
 from kubeactor_operator.live import when
 from kubeactor_operator.observed import Inventory
+
+WORKLOADS = [("StatefulSet", "bank-host"), ("Deployment", "bank-ingress")]
 
 
 @pytest.fixture
@@ -245,6 +248,24 @@ def test_an_operator_upgrade_restarts_nothing_and_spec_version_does(sim: Cluster
     sim.apply_spec({"image": None})
     sim.settle()
     assert sim.status["image"] == STOCK
+
+
+def test_templates_that_another_release_makes_of_the_same_spec_wait_for_the_next_change(
+    sim: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {pod: live["metadata"]["uid"] for (kind, pod), live in sim.objects.items() if kind == "Pod"}
+    templates = [deepcopy(sim.objects[key]["spec"]["template"]) for key in WORKLOADS]
+    monkeypatch.setattr(pods, "TMP_LIMIT", "2Gi")  # as a later release might
+    sim.settle()
+    assert {pod: live["metadata"]["uid"] for (kind, pod), live in sim.objects.items() if kind == "Pod"} == before
+    assert [sim.objects[key]["spec"]["template"] for key in WORKLOADS] == templates
+    sim.objects[WORKLOADS[0]]["spec"]["template"]["spec"]["containers"][0]["image"] = "drift"
+    sim.settle()
+    assert [sim.objects[key]["spec"]["template"] for key in WORKLOADS] == templates
+    sim.apply_spec({"env": [{"name": "X", "value": "1"}]})
+    sim.settle()
+    assert all("2Gi" in str(sim.objects[key]["spec"]["template"]) for key in WORKLOADS)
+    assert sim.condition("Progressing") == ("False", "UpToDate")
 
 
 def test_a_new_template_is_tried_then_hosts_restart_one_at_a_time_and_the_ingresses_follow(sim: Cluster) -> None:

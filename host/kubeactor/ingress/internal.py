@@ -59,6 +59,7 @@ class HostSide(Protocol):
 
         Raises:
             Unopened: when the volume is not open.
+            ActorOverloadedError: when the disk is behind.
             ValueError: when one is known at another epoch.
         """
 

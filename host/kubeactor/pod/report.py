@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
-from kubeactor.engine.store import StoreBusyError, StoreError
+from kubeactor.engine.store import StoreBusyError, StoreError, WriteStallError
 from kubeactor.engine.volume import FORMAT, ForeignVolumeError, VolumeMismatchError
-from kubeactor.errors import ActorShardUnavailableError
+from kubeactor.errors import ActorOverloadedError, ActorShardUnavailableError
 from kubeactor.ingress.internal import Unopened
 from kubeactor.pod.peers import Peers
 from kubeactor.quarantine import Quarantine
@@ -66,11 +66,14 @@ class HostReport:
 
         Raises:
             Unopened: while the volume is not open.
+            ActorOverloadedError: when the disk is behind; nothing was granted.
             ValueError: when one is known at another epoch.
         """
         engine = self._engine()
         try:
             engine.grant(list(grants))
+        except WriteStallError as error:
+            raise ActorOverloadedError(f"nothing was granted: {error}") from error
         except StoreError as error:
             engine.fail(str(error))
             raise Unopened("VolumeUnreadable", ActorShardUnavailableError(str(error))) from error

@@ -169,6 +169,11 @@ async def test_bad(actors):
     [
         ("def test_it(actors): pass", PROJECT, "actors serve on the loop of an async test: write `async def test_it`"),
         (
+            "from hypothesis import given, strategies\n@given(x=strategies.none())\nasync def test_it(actors, x): pass",
+            PROJECT,
+            "each example of hypothesis wants actors of its own",
+        ),
+        (
             "import pytest\n@pytest.fixture\ndef x(actors): actors.http\nasync def test_it(x): pass",
             PROJECT,
             "actors serve inside of the test; an async fixture opens its own",

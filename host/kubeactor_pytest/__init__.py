@@ -49,6 +49,8 @@ def actors(request: pytest.FixtureRequest) -> Iterator[Actors[Any]]:
     from kubeactor.testing import Actors
 
     function = getattr(request.node, "obj", None)
+    if hasattr(function, "hypothesis"):
+        pytest.fail("each example of hypothesis wants actors of its own: `async with testing.run(Bank)`", pytrace=False)
     if not inspect.iscoroutinefunction(function):
         pytest.fail(f"actors serve on the loop of an async test: write `async def {request.node.name}`", pytrace=False)
     try:

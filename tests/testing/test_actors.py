@@ -314,6 +314,16 @@ async def test_without_an_asyncio_loop_one_sentence_says_so() -> None:
         await asyncio.to_thread(by_hand)
 
 
+async def test_an_app_without_a_lifespan_is_served_and_any_asgi_app_will_do() -> None:
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http", "it knows requests only"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"bare"})
+
+    async with testing.run(Ward, front_door=bare) as actors:
+        assert (await actors.http.get("/")).text == "bare"
+
+
 async def test_a_lifespan_that_fails_is_told_and_nothing_is_left_open() -> None:
     class Sad(Ward):
         def lifespan(self) -> Any:

@@ -129,10 +129,10 @@ def test_a_good_time_limit_is_taken(lab: Program, name: str, seconds: str) -> No
 def test_a_method_that_takes_too_long_is_a_504_and_commits_nothing(lab: Program, name: str, path: str) -> None:
     name = name.replace("/", "_").replace("{", "").replace("}", "")
     began = time.monotonic()
-    answer = lab.http.post(path.format(name), json={"seconds": 20}, headers={"Kubeactor-Timeout": "0.2"})
+    answer = lab.http.post(path.format(name), json={"seconds": 20}, headers={"Kubeactor-Timeout": "1"})
     assert (answer.status_code, answer.json()["name"]) == (504, "ActorMethodTimeoutError")
-    assert answer.json()["started"] == "yes"
-    assert time.monotonic() - began < 5
+    assert answer.json()["started"] == "yes"  # its host says so, unless it is slower than the whole time limit
+    assert time.monotonic() - began < 15
     assert call(lab, name, "add").json() == 1
 
 

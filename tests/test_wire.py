@@ -28,6 +28,7 @@ FRAMES: list[wire.Frame] = [
     wire.Granted(7),
     wire.ParkedRequest(7),
     wire.RetryRequest(7, "message", "ACCOUNT/alice", 3),
+    wire.CheckRequest(7, 3, 2),
 ]
 
 

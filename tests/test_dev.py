@@ -248,6 +248,8 @@ def test_a_lifespan_that_fails_is_told_and_tried_again_until_it_succeeds(tmp_pat
     arguments = ["dev", "counter:Counter", "--port", "{port}", "--data", str(tmp_path / "data")]
     with running(tmp_path / "log", *arguments, folder=tmp_path) as program:
         program.prints("worker worker died: RuntimeError: Needs.lifespan failed: FileNotFoundError: ")
+        first = next(line for line in program.output.splitlines() if line.startswith("  File "))
+        assert f'"{tmp_path}/counter.py"' in first  # the traceback begins at the user's frame
         (tmp_path / "database").write_text("there")
         assert program.ready().http.post("/v1/actors/COUNTER/a/get").json() == "there"
         assert program.stop()[0] == 0

@@ -16,7 +16,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any, Final, NoReturn
 
 from kubeactor.page import TurnPage
 from kubeactor.quarantine import Quarantine
+from kubeactor.tracebacks import user_traceback
 
 __all__ = ["FATAL", "Main", "WorkerContext", "WorkerFatalError", "WorkerSpec"]
 
@@ -173,7 +173,7 @@ def _run(context: WorkerContext, main: Main | str, arguments: Mapping[str, Any])
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:
-        traceback.print_exc()
+        sys.stderr.write("".join(user_traceback(error)))
         context._tell(REASON + f"{type(error).__name__}: {error}".encode(errors="replace")[:REASON_BYTES])
         return FAILED
 

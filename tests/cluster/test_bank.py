@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.cluster.kube import Kube, KubeError, Space
-from tests.cluster.nodes import Images
+from tests.cluster.nodes import Cluster, Images
 from tests.harness.dev import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -98,13 +98,26 @@ class Bank:
         return {name: self.space.get("pod", name)["metadata"]["uid"] for name in HOSTS}
 
 
+@pytest.fixture
+def crds(cluster: Cluster) -> Iterator[None]:
+    """Those of this checkout, unless a chart brought them: then they stay as they are, and stay."""
+    kube, files = cluster.kube, sorted((ROOT / "crds").glob("*.yaml"))
+    if "actornamespaces.kubeactor.io" in kube.kubectl("get", "crd", "-o", "name"):
+        yield
+        return
+    kube.apply(*files)
+    kube.kubectl("wait", "--for=condition=Established", "crd", "actornamespaces.kubeactor.io", "--timeout=60s")
+    yield
+    for file in files:
+        kube.kubectl("delete", "-f", str(file))
+
+
 @pytest.mark.kindnodes
+@pytest.mark.usefixtures("crds")
 def test_the_bank_is_applied_changed_hibernated_deleted_and_adopted_with_all_its_money(
     space: Space, images: Images, tmp_path: Path
 ) -> None:
     kube, bank, log = space.kube, Bank(space), tmp_path / "operator.log"
-    kube.apply(*sorted((ROOT / "crds").glob("*.yaml")))
-    kube.kubectl("wait", "--for=condition=Established", "crd", "actornamespaces.kubeactor.io", "--timeout=60s")
     with operator(kube, space, images, log):
         bank.apply()
         bank.serves()

@@ -54,7 +54,21 @@ class CountingApi(Api):
 
 
 @pytest_asyncio.fixture
-async def world(served: ApiServer) -> AsyncIterator[World]:
+async def nothing_stays_open() -> AsyncIterator[None]:
+    """A connection that was just being opened when its task was cancelled is closed by the loop, in its own time."""
+    yield
+    loop = asyncio.get_running_loop()
+
+    async def closed() -> bool:
+        return len(loop._selector.get_map()) <= 1  # type: ignore[attr-defined]  # the loop's own pipe
+
+    await until(closed, "every connection is closed")
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest_asyncio.fixture
+async def world(served: ApiServer, nothing_stays_open: None) -> AsyncIterator[World]:
     number = next(SPACES)
     async with Api(connection(served)) as api:
         space = f"space-{number}"
@@ -64,7 +78,7 @@ async def world(served: ApiServer) -> AsyncIterator[World]:
 
 
 @pytest_asyncio.fixture
-async def api(served: ApiServer) -> AsyncIterator[CountingApi]:
+async def api(served: ApiServer, nothing_stays_open: None) -> AsyncIterator[CountingApi]:
     async with CountingApi(connection(served)) as made:
         yield made
 
@@ -115,10 +129,10 @@ async def test_an_applied_namespace_becomes_ready_and_then_nothing_is_written(ap
 
 async def test_an_operator_that_dies_after_every_single_write_converges(api: CountingApi, world: World) -> None:
     await world.apply()
-    lives = 0
+    lives, loop = 0, asyncio.get_running_loop()
+    deadline = loop.time() + 100
     while not await converged(world):
-        lives += 1
-        assert lives < 150
+        assert loop.time() < deadline, f"not converged after {lives} lives"
         async with Pods(world.port) as pods:
             budget = [1]
 
@@ -129,6 +143,7 @@ async def test_an_operator_that_dies_after_every_single_write_converges(api: Cou
             controller = Controller(api, pods, may_write=may_write, stock_image=STOCK, namespaces=[world.space])
             with contextlib.suppress(NotLeader, ApiError):
                 await controller.look((world.space, "bank"))
+        lives += budget[0] < 1
         await asyncio.sleep(0.02)  # its controllers and kubelet run beside it: a life takes the time of a restart
     assert lives > 20
     assert world.grants == 8
@@ -336,13 +351,24 @@ async def test_the_program_leads_watches_tells_its_state_and_stops(
     await world.apply()
     async with running(operate(replace(chosen, pod_port=world.port), stop)) as program, aiohttp.ClientSession() as http:
         await until(lambda: converged(world), "ready")
-        started = asyncio.get_running_loop().time()
+        await world.apply("later")  # by the watch: the timer lists what is new once in a minute only
+
+        async def told() -> bool:
+            return "conditions" in (await world.bank("later")).get("status", {})
+
+        await until(told, "the watch tells of it", 50)
         await world.change(hosts={"replicas": 0})
         await until(lambda: world.is_("Ready", "False", "Hibernated"), "hibernated")
-        assert asyncio.get_running_loop().time() - started < 15  # by the watch, not by the timer of 20 s
-        async with http.get(f"http://127.0.0.1:{port}/metrics") as response:
-            text = await response.text()
-        assert 'kubeactor_operator_namespaces{condition="Ready",status="False"} 1.0' in text
+
+        async def metrics() -> str:
+            async with http.get(f"http://127.0.0.1:{port}/metrics") as response:
+                return await response.text()
+
+        async def counted() -> bool:
+            return 'kubeactor_operator_namespaces{condition="Paused",status="False"} 2.0' in await metrics()
+
+        await until(counted, "both are counted")
+        text = await metrics()
         assert "kubeactor_operator_leader 1.0" in text
         assert "kubeactor_operator_reconcile_seconds_count" in text
         for path in ("healthz", "readyz"):
@@ -358,12 +384,13 @@ async def test_the_program_leads_watches_tells_its_state_and_stops(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_fifty_namespaces_are_looked_at_quickly_and_left_alone(api: CountingApi, world: World) -> None:
     for n in range(50):
         await world.apply(f"bank-{n}", hosts={"replicas": 1}, ingress={"replicas": 1})
     async with running(operator(api, world)):
         for n in range(50):
-            await until(lambda n=n: converged(world, f"bank-{n}"), f"bank-{n} ready", 100)  # type: ignore[misc]
+            await until(lambda n=n: converged(world, f"bank-{n}"), f"bank-{n} ready", 300)  # type: ignore[misc]
     async with Pods(world.port) as pods:
         controller = Controller(api, pods, may_write=lambda: True, stock_image=STOCK, namespaces=[world.space])
         for n in range(50):

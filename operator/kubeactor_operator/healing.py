@@ -23,7 +23,7 @@ __all__ = ["heal", "watch"]
 WINDOW_S: Final = 600.0
 DELAYS_S: Final = (2.0, 20.0, 60.0)
 MISSES: Final = 3
-SETTLING_S: Final = 30.0
+SETTLING_S: Final = 120.0  # a container that is still starting does not hang; kubelet judges its start
 DOWN_S: Final = 20.0
 FIRST_START_S: Final = 120.0  # images are pulled, volumes are made
 MIB: Final = 1024 * 1024
@@ -124,7 +124,7 @@ def _judged(draft: Draft, pod: HostPod) -> str:
         return f"{pod.name} is in back-off: {ended_text(pod)}"
     probe = draft.observed.probes.get(pod.host, Probe())
     hangs = isinstance(found, Silent) and not found.answers and probe.misses >= MISSES
-    if hangs and pod.address and draft.observed.now - pod.created_at > SETTLING_S:
+    if hangs and pod.address and draft.observed.now - pod.started_at > SETTLING_S:
         return f"the supervisor of {pod.name} answers neither the operator nor an ingress ({probe.reason})"
     return ""
 

@@ -122,6 +122,14 @@ class HostPod:
         return when(self.live["metadata"].get("creationTimestamp"))
 
     @property
+    def started_at(self) -> float:
+        """When its container that runs now was started; of a pod that does not say, when it was made."""
+        for state in self._states("state"):
+            if running := state.get("running"):
+                return when(running.get("startedAt"))
+        return self.created_at
+
+    @property
     def backing_off(self) -> bool:
         """Whether its container waits in kubelet's back-off after it ended."""
         return any(state.get("waiting", {}).get("reason") == "CrashLoopBackOff" for state in self._states("state"))

@@ -344,6 +344,7 @@ def host_unschedulable() -> Cluster:
 @scenario("OperatorCannotReachHosts")
 def operator_cannot_reach_hosts() -> Cluster:
     cluster = settled()
+    cluster.tick(130)
     cluster.hung |= {"host-0", "host-1"}
     pods = [cluster.pod(f"host-{n}")["metadata"]["uid"] for n in range(3)]
     for _ in range(8):
@@ -397,6 +398,20 @@ def test_a_hanging_supervisor_is_replaced_only_when_an_ingress_says_the_same() -
     assert len(told) == 1
     cluster.settle()
     assert cluster.condition("Ready") == ("True", "Serving")
+
+
+def test_a_host_that_is_slow_to_start_is_not_healed() -> None:
+    cluster = settled()
+    cluster.tick(130)
+    cluster.hung.add("host-1")
+    cluster.remove(("Pod", "bank-host-1"))
+    cluster.tick()
+    before = cluster.pod("host-1")["metadata"]["uid"]
+    for _ in range(10):
+        cluster.tick(10)
+        cluster.step()
+    assert cluster.probes["host-1"].misses > 3
+    assert cluster.pod("host-1")["metadata"]["uid"] == before
 
 
 def test_healing_says_why_and_notes_it_before_it_deletes() -> None:

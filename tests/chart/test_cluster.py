@@ -93,10 +93,18 @@ def test_the_readme_names_the_release_and_files_that_there_are() -> None:
 
 
 @pytest.mark.kindnodes
-def test_the_readme_leads_to_a_debit_word_for_word(new: Cluster, images: Images) -> None:
-    """The first block is what the fixtures have done: the same configuration, the same images."""
+def test_the_readme_leads_to_a_debit_word_for_word_and_uninstall_leaves_it_serving(
+    new: Cluster, images: Images
+) -> None:
+    """The first block is what the fixtures have done: the same configuration, the same images.
+
+    Afterwards no operator runs, and the fixture's `kubectl delete` of the bank must not wait for one.
+    """
+    assert images.host.startswith("kubeactor/host:")
     for command, answer in re.findall(r"^\$ (.*)\n((?:[^$\n].*\n)*)", BLOCKS[1], re.MULTILINE):
         told = new.run("bash", "-c", f"cd '{ROOT}' && {command}", timeout_s=400)
         if answer:
             assert told.strip() == answer.strip(), command
-    assert images.host.startswith("kubeactor/host:")
+    new.run("helm", "uninstall", "kubeactor", "--wait", "--timeout", "3m", timeout_s=200)
+    debit = ("curl", "--silent", "--max-time", "30", "--data", '{"amount": 30}', "http://127.0.0.1:30080/alice")
+    assert new.run(*debit) == '{"ok":true,"balance":40}'

@@ -71,8 +71,14 @@ daemon() {
     die "Docker did not come up: $(tail -n 3 "$CACHE/logs/dockerd-$ID.log")"
 }
 
+at_least() { # SETTING VALUE: the one thing that is the machine's own: each node watches some forty files
+    (($(sysctl -n "$1") >= $2)) || sysctl -qw "$1=$2"
+}
+
 up() {
     local programs=$1
+    at_least fs.inotify.max_user_instances 1024
+    at_least fs.inotify.max_user_watches 524288
     mkdir -p "$ENGINE"
     echo "$programs" >"$ENGINE/programs"
     echo "$ROOT" >"$ENGINE/checkout"

@@ -20,7 +20,7 @@ inside() { # COMMAND...
     local pid programs
     pid=$(running) || die "the engine is not running: make cluster"
     programs=$(cat "$ENGINE/programs")
-    exec nsenter -t "$pid" -m -n -p -i -u -- env HOME="$ENGINE" KUBECONFIG="$ENGINE/kubeconfig" PATH="$programs:/usr/sbin:/usr/bin:/sbin:/bin:$PATH" "$@"
+    exec nsenter -t "$pid" -m -n -p -i -u -- env -C "$PWD" HOME="$ENGINE" KUBECONFIG="$ENGINE/kubeconfig" PATH="$programs:/usr/sbin:/usr/bin:/sbin:/bin:$PATH" "$@"
 }
 
 subnet() { # the third byte of the link's addresses: the first that no other engine has

@@ -113,6 +113,7 @@ def crds(cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.kindnodes
+@pytest.mark.timeout(900)  # some five minutes on two cores that do nothing else
 @pytest.mark.usefixtures("crds")
 def test_the_bank_is_applied_changed_hibernated_deleted_and_adopted_with_all_its_money(
     space: Space, images: Images, tmp_path: Path

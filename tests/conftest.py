@@ -1,4 +1,4 @@
-"""What all tests share: tools that a machine may lack."""
+"""What all tests share: tools that a machine may lack, and how hypothesis looks for examples."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import shutil
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes is the machine's business, not the code's: a busy one fails no test.
+settings.register_profile("kubeactor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kubeactor")
 
 pytest_plugins = ["tests.cluster.plugin"]
 

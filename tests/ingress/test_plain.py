@@ -235,7 +235,7 @@ def test_both_paths_read_any_bytes_the_same(script: Callable[[], Any]) -> None:
     fast, slow = Side(fast=True, script=script()), Side(fast=False, script=script())
     taken = 0
 
-    @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=1000, suppress_health_check=list(HealthCheck))
     @given(text=STREAMS, cuts=CUTS)
     @example(
         b"POST /v1/actors/ACCOUNT/a/echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n[]", []

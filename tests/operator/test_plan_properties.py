@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.operator.simulation import Cluster
 
@@ -128,7 +128,7 @@ EVENTS: list[Callable[[Story, int], None]] = [
 AND_WIPES = [*EVENTS, Story.wipes]
 stories = st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(0, 30)), max_size=25)
 bad_stories = st.lists(st.tuples(st.sampled_from(AND_WIPES), st.integers(0, 30)), max_size=25)
-ASIS = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+ASIS = settings(max_examples=25)
 
 
 @ASIS

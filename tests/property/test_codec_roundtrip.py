@@ -69,21 +69,21 @@ def same(one: Any, other: Any) -> bool:
     return repr(one) == repr(other) and fold
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(values)
 def test_any_value_comes_back_the_same(value: Any) -> None:
     data = encode(value)
     assert same(decode(data), value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(values)
 def test_reading_and_writing_again_gives_the_same_bytes(value: Any) -> None:
     data = encode(value)
     assert encode(decode(data)) == data
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(values, st.data())
 def test_damaged_bytes_are_read_or_refused_but_nothing_else(value: Any, data: st.DataObject) -> None:
     damaged = bytearray(encode(value))
@@ -95,7 +95,7 @@ def test_damaged_bytes_are_read_or_refused_but_nothing_else(value: Any, data: st
         pass
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_random_bytes_are_read_or_refused_but_nothing_else(data: bytes) -> None:
     try:

@@ -191,5 +191,5 @@ class StorageMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-StorageMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+StorageMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=15)
 TestStorageProperties = StorageMachine.TestCase

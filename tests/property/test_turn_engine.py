@@ -183,7 +183,7 @@ class Run:
                 assert earlier.result == later.result[: len(earlier.result)], "a later call overtook an earlier one"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(PROGRAMS)
 def test_order_atomicity_gate_and_applied_once_hold_for_any_interleaving(program: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as name:

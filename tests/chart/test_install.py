@@ -41,7 +41,7 @@ def install(
     helm: Helm, *arguments: str, name: str = NAME, chart: Path = CHART, take: bool = True, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Install it; by default with the CRDs that another test's release left."""
-    taking = ["--take-ownership"] if take else []
+    taking = ["--take-ownership", "--force-conflicts"] if take else []
     return helm.run("install", name, str(chart), *HOME, *taking, *arguments, check=check)
 
 

@@ -120,7 +120,7 @@ def installed(request: pytest.FixtureRequest, helm: Helm, kubectl: Kubectl) -> I
     live = Helm(helm.path, kubectl.kubeconfig)
     where = ("--namespace", HOME)
     teams = ("--set", f"watch.namespaces={{{','.join(TEAMS)}}}") if some else ()
-    live.run("install", NAME, str(CHART), *where, *teams, "--take-ownership")
+    live.run("install", NAME, str(CHART), *where, *teams, "--take-ownership", "--force-conflicts")
     yield kubectl, some
     live.run("uninstall", NAME, *where)
 

@@ -298,12 +298,14 @@ def roll_ingresses(draft: Draft, bundle: Bundle | None, hosts_done: bool) -> Non
     template, before = live["spec"]["template"], annotation(live, names.MADE_FROM)
     if desired and (_runs(live, desired) or (hosts_done and before != sources)):
         template, before = desired, sources
+    written = len(draft.actions)
     draft.ensure(_deployment(namespace, template, before))
     status = live.get("status", {})
     wanted = live["spec"].get("replicas", 1)
     behind = status.get("observedGeneration", 0) < live["metadata"].get("generation", 0)
-    if behind or status.get("updatedReplicas", 0) < wanted or status.get("replicas", 0) > wanted:
-        reason = conditions.ROLLING_OUT if status.get("updatedReplicas", 0) < wanted else conditions.SCALING
+    rolling = len(draft.actions) > written or behind or status.get("updatedReplicas", 0) < wanted
+    if rolling or status.get("replicas", 0) > wanted:
+        reason = conditions.ROLLING_OUT if rolling else conditions.SCALING
         draft.under_way(reason, "the ingresses are being brought up to the template")
 
 

@@ -297,6 +297,9 @@ def test_a_rollout_is_progressing_until_the_last_host_is_back(sim: Cluster) -> N
         sim.step()
         assert sim.condition("Progressing") == ("True", "RollingOut")
     sim.hung.clear()
+    while "bank:2" not in str(sim.objects[("Deployment", "bank-ingress")]["spec"]):
+        sim.step()
+        assert sim.condition("Progressing") == ("True", "RollingOut")  # the ingresses follow
     sim.settle()
     assert sim.condition("Progressing") == ("False", "UpToDate")
 

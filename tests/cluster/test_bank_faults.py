@@ -111,7 +111,7 @@ def operator(cluster: Cluster, images: Images) -> Iterator[None]:
     """The chart as the README installs it."""
     chart = str(ROOT / "charts/kubeactor")
     command = ["helm", "upgrade", "--install", "kubeactor", chart, "--namespace", HOME, "--create-namespace"]
-    cluster.run(*command, "--take-ownership", "--wait", "--timeout", "5m", timeout_s=400)
+    cluster.run(*command, "--take-ownership", "--force-conflicts", "--wait", "--timeout", "5m", timeout_s=400)
     yield
     cluster.run("helm", "uninstall", "kubeactor", "--namespace", HOME, "--wait", timeout_s=400)
 

@@ -97,7 +97,7 @@ def test_a_supervisor_that_is_asked_to_end_ends_its_worker_first(start: Start, n
     running.send(number)
     assert running.ends() == 0
     assert gone(worker)
-    assert "worker a ended: ended by itself with status 0" in running.log()
+    assert "worker a ended by itself with status 0" in running.log()
 
 
 def test_ctrl_c_reaches_the_whole_group_and_the_worker_still_ends_in_order(start: Start) -> None:

@@ -11,6 +11,7 @@ refuse_old()
 
 from kubeactor.actor import Actor, AlarmInfo, Message, method
 from kubeactor.context import Context
+from kubeactor.deprecation import KubeactorDeprecationWarning
 from kubeactor.env import Binding, Env, Secret
 from kubeactor.errors import (
     ActorArgumentError,
@@ -72,6 +73,7 @@ __all__ = [
     "Env",
     "IdempotencyConflictError",
     "Key",
+    "KubeactorDeprecationWarning",
     "Message",
     "Problem",
     "Secret",

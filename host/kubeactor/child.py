@@ -298,7 +298,7 @@ class Child:
         code = os.waitstatus_to_exitcode(status)
         self.control = self.pid = self.kill_at = None
         if self.stopping and not self.overdue:
-            log.info("worker %s ended: %s", self.spec.name, describe(code))
+            log.info("worker %s %s", self.spec.name, describe(code))
             return code
         self.last_death = self._verdict or self._reported or describe(code)
         delay_s = self._restarts.delay_s(now, self.ready)

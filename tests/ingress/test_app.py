@@ -169,7 +169,9 @@ def test_a_call_that_nobody_awaited_is_named_in_the_log(
     server = serving(bank(script), front_door=forget)
     assert server.call("/").status == 200
     server.end()
-    assert "test_app.py" in next(r.getMessage() for r in caplog.records if "never awaited" in r.getMessage())
+    said = next(r.getMessage() for r in caplog.records if "never awaited" in r.getMessage())
+    assert "test_app.py" in said
+    assert said.endswith("was never awaited: write `await`")
     assert not server.dispatcher.calls
 
 
@@ -334,7 +336,7 @@ def test_a_fetch_may_raise_an_http_exception_and_must_return_a_response(serving:
     assert server.call("/teapot").status == 418
     answer = server.call("/")
     assert (answer.problem, answer.json()["cause"]) == ("ActorMethodError", "TypeError")
-    assert "starlette Response, not dict" in answer.json()["detail"]
+    assert "starlette Response, not dict: write `return JSONResponse(...)`" in answer.json()["detail"]
 
 
 # The front door's lifespan

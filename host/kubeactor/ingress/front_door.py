@@ -173,7 +173,7 @@ class _Exchange:
 def _report_unawaited(request: RequestScope) -> None:
     """The response may have left already: unlike a turn's, these calls can only be told of."""
     for call in list(request.unawaited or ()):
-        logger.error("a front door's call of %s at %s:%d was never awaited", call.method, *call.where)
+        logger.error("a front door's call of %s at %s:%d was never awaited: write `await`", call.method, *call.where)
         call.drop()
 
 
@@ -209,7 +209,8 @@ def _fetch_app(fetch: Callable[[Request, Any], Awaitable[Response]], env: object
     async def app(scope: AsgiScope, receive: Receive, send: Send) -> None:
         response = await fetch(Request(scope, receive, send), env)
         if not isinstance(response, Response):
-            raise TypeError(f"fetch must return a starlette Response, not {type(response).__name__}")
+            kind = type(response).__name__
+            raise TypeError(f"fetch must return a starlette Response, not {kind}: write `return JSONResponse(...)`")
         await response(scope, receive, send)
 
     return ExceptionMiddleware(app)

@@ -50,9 +50,10 @@ class Delete:
 
 @dataclass(frozen=True)
 class Grant:
-    """Let a host begin shards empty: (shard, epoch)."""
+    """Let a host begin shards empty: (shard, epoch); refused when its volume is not the one observed."""
 
     host: str
+    volume: str
     address: str
     credential: str
     grants: tuple[tuple[int, int], ...]

@@ -95,8 +95,8 @@ class Execution:
                 _forget(memory, live)
             case Delete(live, orphan):
                 await self._api.delete(live, orphan=orphan)
-            case Grant(_, address, credential, grants):
-                await self._pods.grant(address, credential, grants)
+            case Grant(_, volume, address, credential, grants):
+                await self._pods.grant(address, credential, volume, grants)
 
     async def _apply(self, manifest: Object, live: Object) -> None:
         """Server-side apply removes only what an apply has written: what `create` wrote is made an apply's first."""

@@ -10,7 +10,9 @@ The table is a cache. Per shard, the truth is the highest epoch that a volume re
 | by nobody, though the table names an owner | as before; its calls get 503, and the owner is told of as lost |
 
 A shard is granted empty only while the namespace never had all its shards placed, had no volumes before it, and every
-host has reported: a volume that is lost, emptied or not there yet must never come back as an empty bank.
+host has reported: a volume that is lost, emptied or not there yet must never come back as an empty bank. That all was
+placed is in the status, and seen by the volumes too: the first table records them before any grant and names all owners
+at once, so shards that are held without such a table were placed once, and so were the others.
 """
 
 from __future__ import annotations
@@ -60,6 +62,11 @@ class Placed:
         return counts
 
     @property
+    def whole(self) -> bool:
+        """Whether every shard has an owner."""
+        return self.table is not None and all(self.table.owner(shard) for shard in range(self.table.shards))
+
+    @property
     def ownerless(self) -> list[int]:
         """Shards that were granted once and belong to nobody."""
         table = self.table
@@ -107,7 +114,7 @@ def place(draft: Draft, placed: Placed) -> None:
     if placed.table is None and not _may_rebuild(draft, silent):
         return
     known = placed.table or Table.empty(observed.namespace.uid, observed.namespace.spec.shards)
-    table, contested = merged(known, reports)
+    table, contested = merged(known, reports, whole=not silent)
     for message in contested:
         draft.trouble(conditions.PLACEMENT_INCOMPLETE, message)
     table = _forgotten(draft, table, reports)
@@ -165,8 +172,14 @@ def _age(draft: Draft, host: str) -> float:
     return draft.observed.now - since
 
 
-def merged(table: Table, reports: Mapping[str, Inventory]) -> tuple[Table, list[str]]:
-    """The table brought up to what lies on the volumes; and a sentence for each shard that two hosts claim."""
+def merged(table: Table, reports: Mapping[str, Inventory], *, whole: bool) -> tuple[Table, list[str]]:
+    """The table brought up to what lies on the volumes; and a sentence for each shard that two hosts claim.
+
+    Args:
+        table: as it is known.
+        reports: of the hosts that answer.
+        whole: whether these are all: else one that claims the same shard may be silent.
+    """
     owners = [(table.owner(s) or (None,))[0] for s in range(table.shards)]
     epochs = [table.epoch(s) for s in range(table.shards)]
     volumes = dict(table.volumes)
@@ -183,7 +196,7 @@ def merged(table: Table, reports: Mapping[str, Inventory]) -> tuple[Table, list[
         if len(best) > 1:
             contested.setdefault(best, []).append(shard)
             owners[shard], epochs[shard] = None, top
-        elif top > epochs[shard] or owners[shard] is None:
+        elif top > epochs[shard] or (owners[shard] is None and whole):
             owners[shard], epochs[shard] = best[0], top
             volumes[best[0]] = reports[best[0]].volume
     found = Table(table.namespace, volumes=_listed(volumes, owners, table, reports), owners=owners, epochs=epochs)
@@ -225,7 +238,7 @@ def _forgotten(draft: Draft, table: Table, reports: Mapping[str, Inventory]) -> 
     shards = table.shards_of(host)
     grants = tuple((shard, table.epoch(shard) + 1) for shard in shards)
     if grants and not _granted(report, grants):
-        draft.actions.append(Grant(host, pod.address, draft.credential, grants))
+        draft.actions.append(Grant(host, report.volume, pod.address, draft.credential, grants))
         draft.soon(0.1)
         return table
     epochs = [table.epoch(s) + (s in set(shards)) for s in range(table.shards)]
@@ -265,7 +278,7 @@ def _begin(draft: Draft, placed: Placed, table: Table, reports: Mapping[str, Inv
     """
     observed = draft.observed
     fresh = [shard for shard in range(table.shards) if not table.epoch(shard)]
-    if observed.status.get("shards") or _inherited(observed):
+    if observed.status.get("shards") or _inherited(observed) or _was_placed(placed, table):
         draft.trouble(
             conditions.PLACEMENT_INCOMPLETE,
             f"no volume holds shards {shard_text(fresh)}, which were placed once: they stay without an owner. Bring "
@@ -285,7 +298,8 @@ def _begin(draft: Draft, placed: Placed, table: Table, reports: Mapping[str, Inv
     for host, grants in tables.plan(base, dict(base.volumes)).grants.items():
         if not _granted(reports[host], grants):
             ahead = True
-            draft.actions.append(Grant(host, draft.pods[host].address, draft.credential, grants))
+            where = draft.pods[host].address
+            draft.actions.append(Grant(host, reports[host].volume, where, draft.credential, grants))
     if ahead:
         draft.under_way(conditions.CREATING, "granting the new shards", again_s=0.05)
     return base
@@ -296,6 +310,12 @@ def _missing(draft: Draft, hosts: Set[str]) -> bool:
         text = f"waiting for {', '.join(sorted(hosts, key=_ordinal))} to open its volume"
         draft.under_way(conditions.CREATING, text, again_s=0.5)
     return bool(hosts)
+
+
+def _was_placed(placed: Placed, merged: Table) -> bool:
+    """Whether this table follows one that is lost."""
+    first = placed.table if placed.table and placed.table.volumes else merged
+    return any(first.epoch(shard) for shard in range(first.shards))
 
 
 def _inherited(observed: Observed) -> bool:

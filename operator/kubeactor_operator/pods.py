@@ -63,13 +63,13 @@ class Pods:
         except msgspec.MsgspecError as error:
             return Silent(f"its inventory can't be read: {error}", answers=True)
 
-    async def grant(self, address: str, credential: str, grants: Sequence[tuple[int, int]]) -> None:
-        """Let the host begin these (shard, epoch) empty; it has stored them when this returns.
+    async def grant(self, address: str, credential: str, volume: str, grants: Sequence[tuple[int, int]]) -> None:
+        """Let the host begin these (shard, epoch) empty on that volume; it has stored them when this returns.
 
         Raises:
             PodError: when it refuses or does not answer.
         """
-        body = msgspec.json.encode({"grants": grants})
+        body = msgspec.json.encode({"volume": volume, "grants": grants})
         await self._ask("POST", address, "/_internal/grant", credential, body, GRANT_TIMEOUT_S)
 
     async def probe(self, address: str, credential: str, host: str) -> None:

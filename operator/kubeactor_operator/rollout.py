@@ -51,15 +51,15 @@ class Target:
 
 
 def replicas(draft: Draft, placed: Placed) -> int:
-    """How many hosts run: as the spec wants, but all that own shards, and all volumes while there is no table."""
+    """How many hosts run: as the spec wants, but all that own shards, and all volumes while a shard has no owner."""
     observed = draft.observed
     wanted = observed.namespace.spec.hosts.replicas
     if wanted == 0:
         return 0
-    if placed.table is None:
-        return max([wanted, *(_ordinal(host) + 1 for host in observed.claimed)])
-    begun = all(placed.table.epoch(shard) for shard in range(placed.table.shards))
-    owners = [_ordinal(host) for host in (placed.owners if begun else placed.table.volumes)]
+    if placed.table is None or not placed.whole:
+        known = [*observed.claimed, *(placed.table.volumes if placed.table else ())]
+        return max([wanted, *(_ordinal(host) + 1 for host in known)])
+    owners = [_ordinal(host) for host in placed.owners]
     needed = max((ordinal + 1 for ordinal in owners), default=0)
     if wanted < needed:
         draft.under_way(
@@ -67,7 +67,7 @@ def replicas(draft: Draft, placed: Placed) -> int:
             f"{needed} hosts own shards; {wanted} are wanted, and moving shards is not there yet",
             again_s=20.0,
         )
-    elif begun and owners and any(f"host-{n}" not in placed.owners for n in range(min(wanted, placed.table.shards))):
+    elif any(f"host-{n}" not in placed.owners for n in range(min(wanted, placed.table.shards))):
         draft.under_way(
             conditions.WAITING_FOR_MOVES,
             f"{len(owners)} of {wanted} hosts own shards; the others get some when moving shards is there",

@@ -119,9 +119,9 @@ def _replace(draft: Draft, live: Object, size: str) -> None:
 
 
 def _drop(draft: Draft, placed: Placed, count: int) -> None:
-    """A volume goes only with a host that is scaled in, holds no shard by the table, and with `reclaim: Delete`."""
+    """A volume goes only with a host that is scaled in, and with `reclaim: Delete`; every shard has another owner."""
     spec = draft.observed.namespace.spec.hosts
-    if spec.storage.reclaim != "Delete" or placed.table is None or placed.ownerless or spec.replicas == 0:
+    if spec.storage.reclaim != "Delete" or not placed.whole or spec.replicas == 0:
         return
     for host, claim in draft.observed.claimed.items():
         gone = int(host.rpartition("-")[2]) >= max(count, spec.replicas) and host not in draft.pods

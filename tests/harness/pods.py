@@ -106,7 +106,8 @@ class Pods:
         owners = [f"host-{shard % len(programs)}" for shard in range(SHARDS)]
         for number, program in enumerate(programs):
             grants = [[shard, 1] for shard, owner in enumerate(owners) if owner == f"host-{number}"]
-            answer = program.http.post("/_internal/grant", json={"grants": grants}, headers=bearer())
+            asked = {"volume": volumes[f"host-{number}"], "grants": grants}
+            answer = program.http.post("/_internal/grant", json=asked, headers=bearer())
             assert (answer.status_code, answer.json()) == (200, {})
         self.publish(owners, volumes)  # type: ignore[arg-type]
 

@@ -27,7 +27,8 @@ class Host:
             raise Unopened("VolumeInUse", ActorShardUnavailableError("somebody else has it"))
         return {"volume": "v"}
 
-    def grant(self, grants: Sequence[tuple[int, int]]) -> None:
+    def grant(self, volume: str, grants: Sequence[tuple[int, int]]) -> None:
+        assert volume == "v"
         if (0, 2) in grants:
             raise ValueError("shard 0 is owned at epoch 1 here")
         self.granted += grants
@@ -55,7 +56,7 @@ def internal(serving: Any, script: Any, host: Host) -> Any:
 def test_without_the_secret_nothing_is_told_or_done(internal: Any, host: Host, header: str) -> None:
     headers = [header] if header else []
     for path, method in (("inventory", "GET"), ("grant", "POST"), ("probe/host-0", "GET"), ("other", "GET")):
-        answer = internal.call(f"/_internal/{path}", b'{"grants": [[1, 1]]}', *headers, method=method)
+        answer = internal.call(f"/_internal/{path}", b'{"volume": "v", "grants": [[1, 1]]}', *headers, method=method)
         assert (answer.status, answer.problem) == (401, "ActorUnauthenticatedError")
     assert host.granted == []
 
@@ -76,10 +77,11 @@ def test_a_volume_that_is_not_open_is_told_with_a_word_for_programs(internal: An
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        (b'{"grants": [[1, 1], [2, 7]]}', 200),
-        (b'{"grants": [[0, 2]]}', 409),
-        (b'{"grants": [[1]]}', 400),
-        (b'{"grants": [], "more": 1}', 400),
+        (b'{"volume": "v", "grants": [[1, 1], [2, 7]]}', 200),
+        (b'{"volume": "v", "grants": [[0, 2]]}', 409),
+        (b'{"grants": [[1, 1]]}', 400),
+        (b'{"volume": "v", "grants": [[1]]}', 400),
+        (b'{"volume": "v", "grants": [], "more": 1}', 400),
         (b"{", 400),
         (b'{"grants": [' + b" " * 300_000 + b"]}", 413),
     ],

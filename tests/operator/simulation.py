@@ -278,8 +278,8 @@ class Cluster:
                 self._bump(target)
             case Delete(live, orphan):
                 self._delete(self._at(live), orphan)
-            case Grant(host, _, _, grants):
-                self._grant(host, grants)
+            case Grant(host, volume, _, _, grants):
+                self._grant(host, volume, grants)
         self.writes += 1
 
     def _change(self, live: Object, manifest: Object) -> None:
@@ -315,8 +315,10 @@ class Cluster:
                 return one.states.get(shard)
         return None
 
-    def _grant(self, host: str, grants: tuple[tuple[int, int], ...]) -> None:
+    def _grant(self, host: str, meant: str, grants: tuple[tuple[int, int], ...]) -> None:
         volume = self.volume(host)
+        if volume.id != meant:
+            raise Refused("the grant is for another volume")
         for shard, epoch in grants:
             if volume.states.get(shard) == epoch:
                 continue

@@ -69,10 +69,16 @@ class Story:
         keys = [
             key for key in sorted(self.sim.objects) if key[0] not in (names.KIND, "PersistentVolumeClaim", "Secret")
         ]
-        self.sim.remove(keys[n % len(keys)]) if keys else None
-        self._table_changed()
+        key = keys[n % len(keys)] if keys else None
+        if key == (names.PLACEMENT_KIND, "bank"):
+            self.deletes_table(n)
+        elif key:
+            self.sim.remove(key)
 
     def deletes_table(self, _: int) -> None:
+        held = {shard for volume in self.sim.volumes.values() for shard in volume.states}
+        if not self.sim.status.get("shards") and 0 < len(held) < 8:
+            return  # without it, shards that were not granted yet can't be told from lost ones: the user decides
         self.sim.remove((names.PLACEMENT_KIND, "bank"))
         self._table_changed()
 

@@ -23,7 +23,7 @@ from kubeactor_operator.execute import Execution, NotLeader
 from kubeactor_operator.lease import Lease
 from kubeactor_operator.main import operate, options
 from kubeactor_operator.observe import Memory
-from kubeactor_operator.observed import Object, Silent
+from kubeactor_operator.observed import Inventory, Object, Silent
 from kubeactor_operator.pods import PodError, Pods
 
 pytestmark = pytest.mark.asyncio
@@ -300,10 +300,15 @@ async def test_a_host_that_refuses_a_grant_ends_the_look_and_it_is_tried_again(a
     pod = next(one for one in await api.list("Pod", world.space) if one["metadata"]["name"] == "bank-host-0")
     async with Pods(world.port) as pods:
         address, token = pod["status"]["podIP"], world._tokens[pod["status"]["podIP"]]
+        found = await pods.inventory(address, token)
+        assert isinstance(found, Inventory)
+        volume = found.volume
+        with pytest.raises(PodError, match="another volume"):
+            await pods.grant(address, token, "lost", [(0, 1)])
         with pytest.raises(PodError, match="known at another epoch"):
-            await pods.grant(address, token, [(0, 9)])
+            await pods.grant(address, token, volume, [(0, 9)])
         with pytest.raises(PodError) as refused:
-            await pods.grant(address, "wrong", [(0, 1)])
+            await pods.grant(address, "wrong", volume, [(0, 1)])
         assert refused.value.status == 401
         silent = await pods.inventory(address, "wrong")
         assert isinstance(silent, Silent)

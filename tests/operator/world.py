@@ -186,8 +186,11 @@ class World:
 
     async def _grant(self, request: web.Request) -> web.Response:
         _, claim, _ = self._hosts[self._asked(request)]
-        states = self.volumes[claim][1]
-        for shard, epoch in (await request.json())["grants"]:
+        volume, states = self.volumes[claim]
+        asked = await request.json()
+        if asked["volume"] != volume:
+            return web.json_response({"detail": "another volume"}, status=409)
+        for shard, epoch in asked["grants"]:
             if states.setdefault(shard, epoch) != epoch:
                 return web.json_response({"detail": f"shard {shard} is known at another epoch"}, status=409)
             self.grants += 1

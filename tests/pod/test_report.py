@@ -41,7 +41,7 @@ def report(engine: Any, closed: StoreError | None = None) -> HostReport:
 )
 def test_why_a_volume_is_not_open_is_one_word_and_a_sentence(closed: StoreError | None, reason: str) -> None:
     assert reason_of(closed) == reason
-    for ask in (lambda: report(None, closed).inventory(), lambda: report(None, closed).grant([(0, 1)])):
+    for ask in (lambda: report(None, closed).inventory(), lambda: report(None, closed).grant("v", [(0, 1)])):
         with pytest.raises(Unopened, match=str(closed or "starting")) as caught:
             ask()
         assert (caught.value.reason, caught.value.error.status) == (reason, 503)
@@ -51,10 +51,10 @@ def test_why_a_volume_is_not_open_is_one_word_and_a_sentence(closed: StoreError 
 async def test_a_grant_that_meets_a_write_stall_can_be_made_again(machine: Machine) -> None:
     machine.store.stalls = 1
     with pytest.raises(ActorOverloadedError):
-        report(machine.engine).grant([(1, 1)])
+        report(machine.engine).grant(machine.engine.volume_id, [(1, 1)])
     assert machine.failures == []
     assert 1 not in machine.engine.epochs
-    report(machine.engine).grant([(1, 1)])
+    report(machine.engine).grant(machine.engine.volume_id, [(1, 1)])
     assert machine.engine.epochs == {0: 1, 1: 1}
 
 
@@ -62,11 +62,18 @@ async def test_a_grant_that_meets_a_write_stall_can_be_made_again(machine: Machi
 async def test_a_grant_that_cannot_be_written_ends_the_worker(machine: Machine) -> None:
     machine.store.fail_write = "a write failed: EIO"
     with pytest.raises(Unopened):
-        report(machine.engine).grant([(1, 1)])
+        report(machine.engine).grant(machine.engine.volume_id, [(1, 1)])
     assert machine.failures == ["a write failed: EIO"]
     with pytest.raises(Unopened, match="EIO"):
         report(machine.engine).inventory()
     machine.store.fail_write = ""
+
+
+@on_engine(Thing, owned=lambda shard: shard == 0)
+async def test_a_grant_for_another_volume_begins_nothing(machine: Machine) -> None:
+    with pytest.raises(ValueError, match="for volume lost, and this is volume"):
+        report(machine.engine).grant("lost", [(1, 1)])
+    assert machine.engine.inventory() == [(0, 1, "owned")]
 
 
 @on_engine(Thing, owned=lambda shard: shard == 0)

@@ -79,15 +79,18 @@ def test_a_secret_that_vanishes_is_told_and_changes_nothing(pods: Pods) -> None:
 
 def test_grants_are_idempotent_bounded_and_never_change_an_epoch(pods: Pods) -> None:
     with pods.placed(1) as (_, [host]):
+        volume = inventory(host)["volume"].encode()
 
         def grant(content: bytes) -> httpx.Response:
+            content = content.replace(b"VOLUME", volume)
             return host.http.post("/_internal/grant", content=content, headers=bearer())
 
-        assert grant(b'{"grants": [[0, 1]]}').status_code == 200
+        assert grant(b'{"volume": "VOLUME", "grants": [[0, 1]]}').status_code == 200
         for content, status in (
-            (b'{"grants": [[0, 2]]}', 409),
-            (b'{"grants": [[%d, 1]]}' % SHARDS, 409),
-            (b'{"grants": [[0]]}', 400),
+            (b'{"volume": "VOLUME", "grants": [[0, 2]]}', 409),
+            (b'{"volume": "another", "grants": [[0, 1]]}', 409),
+            (b'{"volume": "VOLUME", "grants": [[%d, 1]]}' % SHARDS, 409),
+            (b'{"volume": "VOLUME", "grants": [[0]]}', 400),
             (b"[]", 400),
             (b"{" * 1000, 400),
             (b'{"grants": [' + b"[0, 1], " * 40_000 + b"[0, 1]]}", 413),

@@ -64,7 +64,8 @@ def test_a_lost_volume_is_told_and_serves_nothing_until_it_is_granted_anew(pods:
             assert asked(ingress, names(0)[0]) == (200, 1)
             # What the operator does when a user says `kubeactor forget`.
             grants = [[shard, 2] for shard in range(1, SHARDS, 2)]
-            answer = again.http.post("/_internal/grant", json={"grants": grants}, headers=bearer())
+            wish = {"volume": report["volume"], "grants": grants}
+            answer = again.http.post("/_internal/grant", json=wish, headers=bearer())
             assert answer.status_code == 200
             owners: list[str | None] = [f"host-{shard % 2}" for shard in range(SHARDS)]
             pods.publish(owners, {"host-0": kept, "host-1": report["volume"]}, epoch=2)
@@ -108,7 +109,7 @@ def test_a_volume_of_an_earlier_namespace_is_refused_and_taken_over_only_with_ad
         assert problem["reason"] == "VolumeOfAnotherNamespace"
         assert f"holds namespace {UID}, not {later}" in problem["detail"]
         assert f"holds namespace {UID}" in host.says("/readyz", 503)
-        grant = host.http.post("/_internal/grant", json={"grants": [[0, 1]]}, headers=bearer())
+        grant = host.http.post("/_internal/grant", json={"volume": "v", "grants": [[0, 1]]}, headers=bearer())
         assert grant.status_code == 503
     with (
         pods.host(0, KUBEACTOR_UID=later, KUBEACTOR_ADOPT="true") as host,

@@ -1,7 +1,7 @@
 """`/_internal`: what the operator asks hosts and ingresses, on the port that the outside can't reach.
 
 GET  /_internal/inventory      of a host: what lies on its volume
-POST /_internal/grant          to a host: begin shards empty, `{"grants": [[shard, epoch], ...]}`
+POST /_internal/grant          to a host: begin shards empty, `{"volume": id, "grants": [[shard, epoch], ...]}`
 GET  /_internal/probe/{host}   to an ingress: let that host write, sync and read in one of its shards
 
 Whoever asks shows the peer secret: `Authorization: Bearer ...`.
@@ -54,17 +54,18 @@ class HostSide(Protocol):
     def inventory(self) -> dict[str, Any]:
         """What lies on the volume; raises Unopened."""
 
-    def grant(self, grants: Sequence[tuple[int, int]]) -> None:
-        """Begin them: stored and synced when it returns.
+    def grant(self, volume: str, grants: Sequence[tuple[int, int]]) -> None:
+        """Begin them on that volume: stored and synced when it returns.
 
         Raises:
             Unopened: when the volume is not open.
             ActorOverloadedError: when the disk is behind.
-            ValueError: when one is known at another epoch.
+            ValueError: when this is another volume, or one of them is known at another epoch.
         """
 
 
 class _Grants(msgspec.Struct, forbid_unknown_fields=True):
+    volume: str
     grants: list[tuple[int, int]]
 
 
@@ -75,9 +76,9 @@ def host_routes(ingress: Ingress, accepted: Accepted, host: HostSide) -> list[Ro
         return _json(host.inventory())
 
     async def grant(request: Request) -> Response:
-        grants = (await _grants(request)).grants
+        asked = await _grants(request)
         try:
-            host.grant(grants)
+            host.grant(asked.volume, asked.grants)
         except ValueError as error:
             return _problem(ingress, ActorFencedError(str(error)), status=409)
         return _json({})
@@ -145,7 +146,9 @@ async def _grants(request: Request) -> _Grants:
     try:
         return msgspec.json.decode(body, type=_Grants)
     except msgspec.MsgspecError as error:
-        raise ActorArgumentError(f'the body is not like {{"grants": [[0, 1], [1, 1]]}}: {error}') from error
+        raise ActorArgumentError(
+            f'the body is not like {{"volume": "...", "grants": [[0, 1], [1, 1]]}}: {error}'
+        ) from error
 
 
 def _problem(ingress: Ingress, error: ActorError, status: int | None = None, reason: str = "") -> Response:

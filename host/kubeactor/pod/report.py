@@ -61,15 +61,18 @@ class HostReport:
             "trouble": self._behind.trouble(),
         }
 
-    def grant(self, grants: Sequence[tuple[int, int]]) -> None:
-        """Begin these (shard, epoch) empty.
+    def grant(self, volume: str, grants: Sequence[tuple[int, int]]) -> None:
+        """Begin these (shard, epoch) empty, if this is the volume that they were decided for.
 
         Raises:
             Unopened: while the volume is not open.
             ActorOverloadedError: when the disk is behind; nothing was granted.
-            ValueError: when one is known at another epoch.
+            ValueError: when it is another one, which would come back as an empty bank; when a shard is known at
+                another epoch.
         """
         engine = self._engine()
+        if volume != engine.volume_id:
+            raise ValueError(f"the grant is for volume {volume[:80]}, and this is volume {engine.volume_id}")
         try:
             engine.grant(list(grants))
         except WriteStallError as error:

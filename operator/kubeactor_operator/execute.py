@@ -38,7 +38,7 @@ class Execution:
         self._may_write = may_write
 
     async def run(self, body: Object, plan: Plan, memory: Memory) -> bool:
-        """Write the status if it changed, then do the actions; whether anything was written.
+        """Write the status if it changed, then do the actions; whether any of it was done.
 
         A refusal is noted for the next look, and the other actions go on.
 
@@ -53,9 +53,9 @@ class Execution:
             if isinstance(action, Tell):
                 await self._tell(body, action)
                 continue
-            wrote = True
             try:
                 await self._do(action, memory)
+                wrote = True
             except ApiError as error:
                 if not error.refused or isinstance(action, Grant):
                     raise

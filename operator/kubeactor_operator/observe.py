@@ -22,6 +22,8 @@ __all__ = ["Memory", "observe"]
 PROBE_EVERY_S: Final = 9.5  # three misses "10 s apart" may come a little early, but not two in one pass
 INGRESSES_ASKED: Final = 3
 REFUSALS: Final = 64
+# An ingress that does not answer, that has not read the new credential yet, or not the table: no word about the host.
+SAYS_NOTHING: Final = (0, 401, 404)
 
 
 @dataclass
@@ -184,12 +186,12 @@ def _due(probe: Probe) -> bool:
 
 
 async def _probe(pods: Pods, addresses: Sequence[str], credential: str, host: str) -> str | None:
-    """Empty when it passed, else why not; None when no ingress answers."""
+    """Empty when it passed, else why not; None when no ingress can tell."""
     for address in addresses:
         try:
             await pods.probe(address, credential, host)
         except PodError as error:
-            if error.status == 0:
+            if error.status in SAYS_NOTHING:
                 continue
             return str(error)
         return ""

@@ -1,0 +1,43 @@
+"""What an ingress's word about a host is worth: a host may be deleted for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kubeactor_operator.observe import _probe
+from kubeactor_operator.pods import PodError
+
+
+class Ingresses:
+    """Each answers with a status, 200 or that of a problem; 0 is no answer."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = dict(enumerate(statuses))
+
+    async def probe(self, address: str, credential: str, host: str) -> None:
+        status = self.statuses[int(address)]
+        if status != 200:
+            raise PodError(status, f"status {status}")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("statuses", "told"),
+    [
+        ((200, 503), ""),
+        ((503, 200), "status 503"),
+        ((0, 503), "status 503"),
+        ((401, 200), ""),  # it has not read the rotated secret yet
+        ((404, 200), ""),  # it has an older table, or none
+        ((401, 404, 503), "status 503"),
+        ((0, 401, 404), None),
+        ((), None),
+    ],
+)
+async def test_only_an_ingress_that_tried_to_reach_the_host_tells_that_it_hangs(
+    statuses: tuple[int, ...], told: str | None
+) -> None:
+    pods: Any = Ingresses(*statuses)
+    assert await _probe(pods, [str(n) for n in range(len(statuses))], "secret", "host-0") == told

@@ -61,7 +61,8 @@ def test_an_address_without_a_server_is_one_sentence_with_status_2() -> None:
     port = free_port()
     status, out, err = kubeactor_call("ACCOUNT", "alice", "debit", "30", url=f"http://127.0.0.1:{port}")
     assert (status, out) == (2, "")
-    assert err.startswith(f"kubeactor: http://127.0.0.1:{port} can't be reached: ")
+    assert err.startswith(f"kubeactor: http://127.0.0.1:{port} can't be reached (")
+    assert err.endswith("): start `kubeactor dev` there, or give --url\n")
     assert err.count("\n") == 1
     assert kubeactor_call("A", "a", "a", url="nonsense")[0] == 2
 

@@ -127,6 +127,11 @@ def test_a_fetch_under_a_key_is_applied_once(port: int) -> None:
     assert ask(port, "POST", "/v1/actors/PAGE/keyed/views")[2] == b"1"
 
 
+def test_a_class_without_fetch_is_told_what_to_write(port: int) -> None:
+    said = json.loads(ask(port, "GET", "/v1/actors/PLAIN/e/fetch/x")[2])["detail"]
+    assert said == "Plain has no `async def fetch(self, request)`: write one"
+
+
 @pytest.mark.parametrize(
     ("path", "status", "name"),
     [

@@ -200,6 +200,8 @@ class ActorType(Interface):
             ActorPrivateMethodError: when it is internal and the caller is outside.
         """
         found = self.served.get(name)
+        if found is None and name == FETCH:
+            raise ActorUnknownMethodError(f"{self.cls.__qualname__} has no `async def fetch(self, request)`: write one")
         if found is None:
             raise ActorUnknownMethodError(f"{self.cls.__qualname__} has no callable method {name[:100]!r}")
         if found.internal and not internal:

@@ -89,7 +89,8 @@ def make(url: str, target: Target, body: bytes, *, timeout_s: float, key: str | 
         with error:
             raise _refusal(address, error.code, error.read(ANSWER_BYTES)) from error
     except (URLError, OSError, ValueError) as error:
-        raise CallError(f"{url} can't be reached: {getattr(error, 'reason', error)}") from error
+        reason = getattr(error, "reason", error)
+        raise CallError(f"{url} can't be reached ({reason}): start `kubeactor dev` there, or give --url") from error
 
 
 def _refusal(address: str, status: int, body: bytes) -> ActorError | CallError:

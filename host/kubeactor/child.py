@@ -304,7 +304,8 @@ class Child:
         delay_s = self._restarts.delay_s(now, self.ready)
         self.due = now + delay_s
         after = f"; the next one starts in {delay_s:g} s" if delay_s else ""
-        log.warning("worker %s died: %s%s", self.spec.name, self.last_death, after)
+        if code != worker.FATAL:  # the supervisor ends or waits with that reason, and it is told once
+            log.warning("worker %s died: %s%s", self.spec.name, self.last_death, after)
         self._blame(code)
         return code
 

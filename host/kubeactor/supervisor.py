@@ -243,7 +243,6 @@ class Supervisor:
             log.error("worker %s can't run: %s; waiting for the next change", child.spec.name, reason)
             self._aim_for(_Aim.WAIT)
         else:
-            log.error("worker %s can't run: %s", child.spec.name, reason)
             self.message, self._status = reason, worker.FATAL
             self._aim_for(_Aim.END)
 

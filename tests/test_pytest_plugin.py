@@ -190,6 +190,7 @@ async def test_bad(actors):
 def test_wrong_use_is_told_in_one_sentence(tmp_path: Path, test: str, project: str, sentence: str) -> None:
     result = run(tmp_path, test, *STRICT, project=project)
     assert sentence in result.stdout, result.stdout + result.stderr
+    assert "During handling" not in result.stdout
     assert "1 error" in result.stdout
 
 

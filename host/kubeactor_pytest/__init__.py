@@ -56,7 +56,7 @@ def actors(request: pytest.FixtureRequest) -> Iterator[Actors[Any]]:
     try:
         made = Actors[Any](_application(request.config, request.node.path.parent))
     except (UserCodeError, ProjectError) as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None  # pytest shows what it comes from, too
     request.node.stash[ACTORS] = made
     yield made
     del request.node.stash[ACTORS]

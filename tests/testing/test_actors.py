@@ -151,6 +151,12 @@ async def test_time_does_not_go_backwards() -> None:
             await actors.advance(minutes=-1)
 
 
+async def test_time_has_a_unit() -> None:
+    async with testing.run(Ward) as actors:
+        with pytest.raises(TypeError, match=r"write advance\(seconds=60\)"):
+            await actors.advance(60)  # type: ignore[arg-type]
+
+
 # --- messages
 
 

@@ -128,9 +128,12 @@ class Actors(Generic[E]):
         """Let time pass: each alarm that is due runs at its time, those that it sets too. Then idle instances go.
 
         Raises:
+            TypeError: for a number without its unit.
             ValueError: when time would go backwards, or on by more than a hundred years.
             BackgroundError: when more than 10,000 alarms are due, or one takes a minute of real time.
         """
+        if not isinstance(by, timedelta):
+            raise TypeError(f"advance takes a timedelta or named units: write advance(seconds={by!r})")
         by += timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         if not timedelta(0) <= by <= LONGEST:
             raise ValueError(f"time goes forward, by a hundred years at most: advance(minutes=5), not {by}")

@@ -80,6 +80,14 @@ class Behind:
         if peers is not None:
             self._keep(peers.run(renewed))
 
+    def begin_anew(self, why: str) -> None:
+        """End this worker. The next one starts from the table that this one goes by: from an older one it would serve
+        what was lost, and end again when it learns of that.
+        """
+        assert self._follower is not None
+        self._follower.keep()
+        self._context.fail(why)
+
     def _placed(self, placement: Placement) -> None:
         assert self.router is not None
         changed = placement.table != self.router.table

@@ -115,6 +115,9 @@ class PlacementWatcher:
             self.poll()
             await asyncio.sleep(POLL_S)
 
+    def keep(self) -> None:
+        """The file has it already."""
+
     def poll(self) -> None:
         """Look once."""
         look = self._look()

@@ -141,7 +141,7 @@ async def _serve_frames(
     engine.send_probe = lambda shard, probe: router.probe(shard, probe.encode(), lambda answer: None)
     behind.stand(engine, router)
     if site.pod is not None:
-        behind.claims = Claims(engine, context.fail)
+        behind.claims = Claims(engine, behind.begin_anew)
         behind.claims.apply(table)
     server = HostServer(HostEngine(engine), [frames], site.accepted)
     try:

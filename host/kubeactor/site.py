@@ -28,6 +28,9 @@ class Follower(Protocol):
     async def run(self) -> None:
         """Follow until cancelled."""
 
+    def keep(self) -> None:
+        """See to it that the next process starts with what is known here."""
+
 
 class Site(NamedTuple):
     """The surroundings of a worker.

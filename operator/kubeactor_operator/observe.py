@@ -180,9 +180,9 @@ def _ingresses(observed: Observed) -> list[str]:
 
 
 def _due(probe: Probe) -> bool:
-    now = time.time()
     missing = probe.misses > 0 or probe.passed_at is None
-    return now - (probe.missed_at if missing else probe.passed_at or 0.0) >= PROBE_EVERY_S
+    since_s = time.time() - (probe.missed_at if missing else probe.passed_at or 0.0)
+    return not 0.0 <= since_s < PROBE_EVERY_S  # below 0: the clock was set back
 
 
 async def _probe(pods: Pods, addresses: Sequence[str], credential: str, host: str) -> str | None:

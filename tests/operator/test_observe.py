@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
-from kubeactor_operator.observe import _probe
+from kubeactor_operator.observe import PROBE_EVERY_S, _due, _probe
+from kubeactor_operator.observed import Probe
 from kubeactor_operator.pods import PodError
 
 
@@ -41,3 +43,11 @@ async def test_only_an_ingress_that_tried_to_reach_the_host_tells_that_it_hangs(
 ) -> None:
     pods: Any = Ingresses(*statuses)
     assert await _probe(pods, [str(n) for n in range(len(statuses))], "secret", "host-0") == told
+
+
+def test_a_clock_that_was_set_back_does_not_put_probes_off() -> None:
+    now = time.time()
+    assert not _due(Probe(passed_at=now - 1))
+    assert _due(Probe(passed_at=now - PROBE_EVERY_S))
+    assert _due(Probe(passed_at=now + 3600))
+    assert _due(Probe(now, misses=1, missed_at=now + 3600))

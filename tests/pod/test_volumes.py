@@ -8,11 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.harness.fake_api import fake_api
 from tests.harness.pods import NAME, SHARDS, UID, Pod, Pods, bearer, eventually, inventory
 from tests.harness.program import Program
 from tests.pod.test_processes import EVERYBODY, add, names
+
+from kubeactor.placement_file import load
 
 
 @pytest.fixture
@@ -98,6 +101,28 @@ def test_an_older_table_is_not_followed(pods: Pods) -> None:
             assert ingress.internal.get("/readyz").status_code == 200
         assert add(ingress, "a") == 2
         assert inventory(hosts[0])["states"][0][1] == 3
+
+
+def test_a_host_that_lost_shards_begins_anew_once_with_the_table_that_says_so(pods: Pods) -> None:
+    def told() -> str:
+        try:
+            return hosts[0].http.get("/readyz").text
+        except httpx.TransportError:  # of the worker that ends
+            return ""
+
+    def kept() -> set[tuple[str, int] | None]:
+        table = load(pods.folder / f"{NAME}-host-0" / "placement.json").table
+        return {table.owner(shard) for shard in range(SHARDS)}
+
+    with pods.placed() as (_, hosts):
+        volumes = {f"host-{n}": inventory(host)["volume"] for n, host in enumerate(hosts)}
+        lost: list[str | None] = ["host-1"] * SHARDS
+        pods.publish(lost, volumes, epoch=2)
+        eventually(lambda: "worker restarted" in told(), "a new worker")
+        assert kept() == {("host-1", 2)}
+        pods.publish(lost, volumes, epoch=3)
+        eventually(lambda: kept() == {("host-1", 3)}, "the next table")
+        assert "worker restarted 1 times" in told()
 
 
 def test_a_volume_of_an_earlier_namespace_is_refused_and_taken_over_only_with_adopt(pods: Pods) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,7 @@ class PodFollower:
         self._view = View(pod, self.current)
         self._login = ""
         self._dirty = asyncio.Event()
+        self._keeping = threading.Lock()
         under = f"namespaces/{pod.namespace}"
         self._reflectors = (
             Reflector(
@@ -112,8 +114,10 @@ class PodFollower:
             await asyncio.to_thread(self.keep)
 
     def keep(self) -> None:
-        """Write the current placement into the file; a disk that has no room for it is only told of."""
-        if self.current is not None:
+        """Write the current placement into the file; a disk that has no room for it is only told of. Any thread may."""
+        with self._keeping:  # the newest is written last, and whole
+            if self.current is None:
+                return
             try:
                 save(self._path, *self.current)
             except (OSError, PlacementError) as error:

@@ -81,8 +81,9 @@ class Behind:
             self._keep(peers.run(renewed))
 
     def begin_anew(self, why: str) -> None:
-        """End this worker. The next one starts from the table that this one goes by: from an older one it would serve
-        what was lost, and end again when it learns of that.
+        """End this worker; the next one starts from the table that this one goes by.
+
+        From an older one it would serve what was lost, and end again when it learns of that.
         """
         assert self._follower is not None
         self._follower.keep()

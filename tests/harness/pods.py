@@ -85,6 +85,7 @@ class Pods:
         with running(log, *arguments, environment=self.environment(pod, **environment)) as program:
             running_pod = Pod(program, internal)
             try:
+                eventually(lambda: listens(running_pod), "an ingress that listens")
                 yield running_pod
             finally:
                 running_pod.internal.close()
@@ -128,6 +129,16 @@ class Pod:
         self.program = program
         self.public = program.http
         self.internal = httpx.Client(base_url=f"http://127.0.0.1:{internal}", timeout=30.0)
+
+
+def listens(pod: Pod) -> bool:
+    """Whether the public port is open, whatever it answers."""
+    try:
+        pod.public.get("/healthz")
+    except httpx.TransportError:
+        assert pod.program.process.poll() is None, pod.program.output[-3000:]
+        return False
+    return True
 
 
 def get(pod: Pod, path: str) -> httpx.Response:

@@ -115,7 +115,7 @@ class PodFollower:
 
     def keep(self) -> None:
         """Write the current placement into the file; a disk that has no room for it is only told of. Any thread may."""
-        with self._keeping:  # the newest is written last, and whole
+        with self._keeping:  # so that the newest is written last, and whole
             if self.current is None:
                 return
             try:

@@ -52,7 +52,7 @@ def test_each_placement_is_told_once_and_kept_in_the_file(server: FakeApi, tmp_p
         publish(server)
         publish(server, port=7001)
         await until(lambda: follower.current == (table(), {"host-0": "10.0.0.1:7001"}), what="another address")
-        await until(lambda: load(path) == follower.current, what="the file")
+        await until(lambda: path.exists() and load(path) == follower.current, what="the file")
         assert follower.trouble == ""
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -86,6 +86,14 @@ def test_an_internal_method_is_private_from_outside_only() -> None:
         actor_type.method("old_name", internal=False)
 
 
+def test_the_nearest_method_is_told_and_an_internal_one_to_actors_only() -> None:
+    actor_type = ActorType("FULL", Full)
+    with pytest.raises(ActorUnknownMethodError, match="'insyde'; did you mean 'inside'"):
+        actor_type.method("insyde", internal=True)
+    with pytest.raises(ActorUnknownMethodError, match=r"'insyde'$"):
+        actor_type.method("insyde", internal=False)
+
+
 class PlainFunction(Actor):
     def work(self) -> None: ...
 

@@ -53,6 +53,8 @@ def test_a_command_that_is_repeated_with_its_key_is_applied_once(url: str) -> No
 def test_a_problem_is_told_by_name_and_detail_with_status_1(url: str) -> None:
     expected = (1, "", "ActorArgumentError: amount: Expected `int`, got `str`\n")
     assert kubeactor_call("ACCOUNT", "alice", "debit", "amount=much", url=url) == expected
+    said = kubeactor_call("ACOUNT", "alice", "debit", "30", url=url)[2]
+    assert said == "ActorUnknownBindingError: no actor is bound under 'ACOUNT'; did you mean 'ACCOUNT'?\n"
     status, out, err = kubeactor_call("ACCOUNT", "alice", "debitt", "--json", url=url)
     assert (status, out, json.loads(err)["name"]) == (1, "", "ActorUnknownMethodError")
 

@@ -14,6 +14,7 @@ from kubeactor.context import Context
 from kubeactor.errors import ActorError, ActorPrivateMethodError, ActorUnknownMethodError
 from kubeactor.fetch import FETCH, run_fetch
 from kubeactor.limits import CALL_MAX_S
+from kubeactor.nearest import did_you_mean
 from kubeactor.page import METHOD_BYTES
 
 if TYPE_CHECKING:
@@ -203,7 +204,9 @@ class ActorType(Interface):
         if found is None and name == FETCH:
             raise ActorUnknownMethodError(f"{self.cls.__qualname__} has no `async def fetch(self, request)`: write one")
         if found is None:
-            raise ActorUnknownMethodError(f"{self.cls.__qualname__} has no callable method {name[:100]!r}")
+            known = [each for each, method in self.methods.items() if internal or not method.internal]
+            near = did_you_mean(name, known)
+            raise ActorUnknownMethodError(f"{self.cls.__qualname__} has no callable method {name[:100]!r}{near}")
         if found.internal and not internal:
             raise ActorPrivateMethodError(f"{self.cls.__qualname__}.{name} is internal: actors and the front door only")
         return found

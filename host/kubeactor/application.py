@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kubeactor.actor import Actor, ActorType
 from kubeactor.env import Binding, Env, make_env
 from kubeactor.ids import BINDING
+from kubeactor.nearest import did_you_mean
 from kubeactor.tracebacks import is_users
 
 if TYPE_CHECKING:
@@ -166,10 +167,8 @@ def import_object(target: str) -> Any:
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            near = difflib.get_close_matches(part, [n for n in vars(found) if not n.startswith("_")], 1)
-            raise UserCodeError(
-                f"{module_name} has no {attribute!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+            near = did_you_mean(part, [name for name in vars(found) if not name.startswith("_")])
+            raise UserCodeError(f"{module_name} has no {attribute!r}{near}")
         found = getattr(found, part)
     return found
 

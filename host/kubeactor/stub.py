@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kubeactor.fetch import packed_request, unpacked_response
 from kubeactor.ids import ActorId
+from kubeactor.nearest import did_you_mean
 from kubeactor.scope import SCOPE, Scope, caller_line, process_scope
 
 if TYPE_CHECKING:
@@ -93,16 +94,11 @@ class Stub:
         return hash(self._id)
 
     def __getattr__(self, name: str) -> Any:
-        import difflib
-
         if name.startswith("__"):
             raise AttributeError(name)
         methods = sorted(self._type.methods)
-        hint = next(iter(difflib.get_close_matches(name, methods, 1)), None)
-        raise AttributeError(
-            f"{type(self).__name__} has no method {name!r}"
-            + (f"; did you mean {hint!r}?" if hint else f"; a stub has methods only: {', '.join(methods)}")
-        )
+        near = did_you_mean(name, methods) or f"; a stub has methods only: {', '.join(methods)}"
+        raise AttributeError(f"{type(self).__name__} has no method {name!r}{near}")
 
 
 class ActorStub(Stub):

@@ -32,6 +32,7 @@ from kubeactor.ingress.parked import parked_routes
 from kubeactor.ingress.problem import Answer, send_answer
 from kubeactor.ingress.requests import Conditions, Target, conditions_of, is_call_path, is_fetch_path, target_of
 from kubeactor.ingress.state import Ingress
+from kubeactor.nearest import did_you_mean
 from kubeactor.parked import Keepers
 
 __all__ = ["IngressApp", "make_app"]
@@ -167,7 +168,8 @@ class ActorCalls:
     def _target(self, scope: Scope) -> Target:
         target = target_of(scope["raw_path"])
         if self._ingress.bindings is not None and target.binding not in self._ingress.bindings:
-            raise ActorUnknownBindingError(f"no actor is bound under {target.binding!r}")
+            near = did_you_mean(target.binding, self._ingress.bindings)
+            raise ActorUnknownBindingError(f"no actor is bound under {target.binding!r}{near}")
         return target
 
     def _call(self, target: Target, conditions: Conditions, number: int, body: bytes) -> Call:

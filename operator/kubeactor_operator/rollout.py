@@ -27,7 +27,7 @@ from kubeactor_operator.observed import Object
 from kubeactor_operator.placement_plan import Placed
 from kubeactor_operator.spec import ActorNamespace
 
-__all__ = ["code_in_use", "ended_text", "replicas", "roll", "roll_ingresses"]
+__all__ = ["code_in_use", "ended_text", "replicas", "roll", "roll_ingresses", "settled"]
 
 COME_BACK_S: Final = 300.0
 TEXT_CHARACTERS: Final = 600
@@ -134,6 +134,13 @@ def _kept(live: Object, have: str) -> Target:
     except msgspec.MsgspecError:
         read = None
     return Target(template, last_good, read, annotation(live, names.MADE_FROM))
+
+
+def settled(live: Object) -> bool:
+    """Whether the StatefulSet remembers nothing that its template does not say: no way back, no failure."""
+    last_good = annotation(live, names.LAST_GOOD)
+    have = template_hash(live["spec"]["template"])
+    return not annotation(live, names.FAILED) and (not last_good or template_hash(_decoded(last_good)) == have)
 
 
 def made_from(draft: Draft, bundle: Bundle | None, component: str) -> str:

@@ -16,6 +16,7 @@ from kubeactor_operator.draft import Draft
 from kubeactor_operator.live import annotation, quantity, when
 from kubeactor_operator.observed import Object
 from kubeactor_operator.placement_plan import Placed
+from kubeactor_operator.rollout import settled
 
 __all__ = ["foreign", "keep"]
 
@@ -77,7 +78,8 @@ def _grow(draft: Draft) -> None:
     if waiting:
         draft.under_way(conditions.GROWING_VOLUMES, f"{', '.join(waiting)} grow to {wanted}", again_s=5.0)
         return
-    if not any(isinstance(a, Apply) and a.manifest["kind"] == "StatefulSet" for a in draft.actions):
+    changing = any(isinstance(a, Apply) and a.manifest["kind"] == "StatefulSet" for a in draft.actions)
+    if not changing and settled(live):  # else the way back would be lost with an operator that dies in between
         _replace(draft, live, wanted)
 
 

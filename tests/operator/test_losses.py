@@ -7,6 +7,7 @@ from tests.operator.simulation import Cluster, Refused
 
 from kubeactor_operator import names
 from kubeactor_operator.actions import Grant
+from kubeactor_operator.observed import Object
 
 TABLE = (names.PLACEMENT_KIND, "bank")
 
@@ -88,3 +89,30 @@ def test_a_shard_that_two_hosts_hold_has_no_owner_while_one_of_them_is_silent() 
     sim.silent.clear()
     sim.settle()
     assert sim.table.owner(shard) == ("host-0", 1)
+
+
+def test_a_stateful_set_that_remembers_the_way_back_is_not_replaced_to_grow_its_claims() -> None:
+    def live() -> Object:
+        return sim.objects[("StatefulSet", "bank-host")]
+
+    sim = Cluster()
+    sim.settle()
+    before = live()["metadata"]["uid"]
+    sim.crashing.add("bank:crash")
+    sim.apply_spec({"image": "bank:crash"})
+    sim.settle()
+    sim.apply_spec({"hosts": {"replicas": 3, "storage": {"size": "2Gi"}}})
+    for _ in range(5):
+        sim.step()
+    for n in range(3):
+        sim.claim(f"host-{n}")["status"]["capacity"]["storage"] = "2Gi"
+    sim.settle()
+    assert sim.condition("Degraded") == ("True", "RolloutStopped")
+    assert live()["metadata"]["uid"] == before
+    assert names.FAILED in live()["metadata"]["annotations"]
+    sim.apply_spec({"image": "bank:2"})
+    sim.settle()
+    assert live()["metadata"]["uid"] != before
+    assert live()["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"] == "2Gi"
+    assert sim.condition("Progressing") == ("False", "UpToDate")
+    assert {sim.pod(f"host-{n}")["spec"]["containers"][0]["image"] for n in range(3)} == {"bank:2"}

@@ -142,6 +142,20 @@ async def test_crash_after_counts_from_one() -> None:
             actors.crash_after(writes=0)
 
 
+async def test_a_restart_in_the_moment_of_a_crash_keeps_what_was_synced() -> None:
+    async with testing.run(Ward) as actors:
+        alice, bob = map(actors.env.PURSE.id_from_name, ["alice", "bob"])
+        assert await alice.put(10) == 10
+        actors.crash_after(writes=1)
+        put = begun(bob.put(5))
+        while ward.ran[-1] != "put 5":
+            await asyncio.sleep(0)  # no further: the next host has not come up
+        assert actors.crashes == 0
+        await actors.restart()
+        assert actors.crashes == 1
+        assert [await put, await alice.coins(), await bob.coins()] == [5, 10, 5]
+
+
 async def test_a_restart_keeps_everything_and_calls_go_on() -> None:
     async with testing.run(Ward) as actors:
         alice = actors.env.PURSE.id_from_name("alice")

@@ -116,6 +116,20 @@ async def test_what_a_turn_got_unsynced_before_both_were_lost_is_no_outcome() ->
         actors.history.check(bob, Model)
 
 
+@pytest.mark.asyncio
+async def test_what_came_back_before_a_restart_stays_known_over_a_crash() -> None:
+    async with testing.run(Ward) as actors:
+        alice = actors.env.PURSE.id_from_name("alice")
+        for total in range(1, 6):
+            assert await alice.put(1) == total
+        await actors.restart()
+        await actors.crash()
+        assert await alice.coins() == 5
+        assert [entry.result for entry in actors.history.of(alice)] == [1, 2, 3, 4, 5, 5]
+        with pytest.raises(AssertionError, match="no order of these calls"):
+            actors.history.check(alice, Forgetful)
+
+
 async def _awaited(call: Awaitable[None]) -> None:
     await call
 

@@ -178,6 +178,11 @@ class History(Sequence[Entry]):
         for entry in self._entries:
             if entry.batch > batch:
                 entry.lose()
+        self.keep()
+
+    def keep(self) -> None:
+        """What is known stays known; the next host counts its batches from one again."""
+        for entry in self._entries:
             entry.batch = 0
 
     def check(self, stub: object, model: Callable[[], object]) -> None:

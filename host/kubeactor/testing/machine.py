@@ -106,7 +106,10 @@ class Machine:
         """Stop and start again; calls under way are made again."""
         self._check()
         assert self._env is not None
+        if self._reopening is not None:
+            self._reopen()  # the power went a moment ago: first come back from that
         await self.stop()
+        self.history.keep()
         self.start(self._env)
 
     def crash(self) -> None:

@@ -15,6 +15,7 @@ __all__ = ["clear", "passed", "pull_trouble"]
 
 PULL: Final = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 DETAIL_CHARACTERS: Final = 600
+AGAIN_S: Final = 15.0
 
 
 def passed(draft: Draft, bundle: Bundle, digest: str) -> bool:
@@ -52,8 +53,12 @@ def passed(draft: Draft, bundle: Bundle, digest: str) -> bool:
 def _failed(draft: Draft, pod: HostPod) -> None:
     ended, why = pod.ended, str(pod.live["status"].get("reason") or "")
     if (why and why != "DeadlineExceeded") or not (ended or why):
-        draft.actions.append(Delete(pod.live))  # evicted, or its node went away: that says nothing about the template
-        draft.under_way(conditions.TRYING_TEMPLATE, f"pod {pod.name} is tried again: {why or 'it was not run'}")
+        # Evicted, or its node went away: that says nothing about the template. A node may refuse each at once.
+        wait_s = pod.created_at + AGAIN_S - draft.observed.now
+        if wait_s <= 0:
+            draft.actions.append(Delete(pod.live))
+        text = f"pod {pod.name} is tried again: {why or 'it was not run'}"
+        draft.under_way(conditions.TRYING_TEMPLATE, text, again_s=max(wait_s, 1.0))
         return
     text = str(ended.get("message") or "").strip()[-DETAIL_CHARACTERS:]
     if why == "DeadlineExceeded":

@@ -150,6 +150,10 @@ class Account(Actor):
     async def field(self) -> Any:
         return str(self.other.ctx)
 
+    async def counted(self) -> Any:
+        name: Any = 17
+        return await self.env.ACCOUNT.id_from_name(name).debit(1)
+
     async def stub(self) -> None:
         self.ctx.storage.put("friend", self.other)
 
@@ -195,6 +199,7 @@ class Bank(Env):
 CALLS: dict[str, tuple[Any, ...]] = {
     "a body of the wrong type": ("ACCOUNT", "debit", "30"),
     "a wrong name of a method": ("ACCOUNT", "debitt"),
+    "a number as the name of an instance": ("ACCOUNT", "counted"),
     "a call of another actor without `await`": ("ACCOUNT", "unawaited_stub"),
     "any other forgotten `await`": ("ACCOUNT", "unawaited_own"),
     "no default for a key that is absent": ("ACCOUNT", "absent"),

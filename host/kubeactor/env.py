@@ -50,6 +50,7 @@ class Binding(Generic[A_co]):
 
         Raises:
             ValueError: when the name is empty, above 1,024 bytes of UTF-8, or holds NUL or a lone surrogate.
+            TypeError: when it is no text.
         """
         return self._stub(identity_of_name(name))
 

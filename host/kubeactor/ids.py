@@ -58,9 +58,13 @@ def identity_of_name(name: str) -> bytes:
 
     Raises:
         ValueError: when the name is empty, too long, or holds NUL or a lone surrogate.
+        TypeError: when it is no text.
     """
     try:
         identity = name.encode()
+    except AttributeError as error:
+        kind = type(name).__name__
+        raise TypeError(f"an actor's name is text, not {kind}: write id_from_name(str(...))") from error
     except UnicodeEncodeError as error:
         raise ValueError("an actor's name must be Unicode text without lone surrogates") from error
     if not identity:

@@ -21,11 +21,13 @@ from kubeactor_operator.pods import PodError, Pods
 from kubeactor_operator.schedule import Key, Schedule
 from kubeactor_operator.spec import SpecError
 
-__all__ = ["Controller"]
+__all__ = ["Controller", "next_look_s"]
 
 AT_ONCE: Final = 8
 RELIST_S: Final = 60.0
 AFTER_WRITES_S: Final = 0.5
+CONTESTED: Final = 60  # looks in a row that write: somebody, such as a webhook, changes what we write
+CONTESTED_S: Final = 10.0
 INVALID_AGAIN_S: Final = 60.0
 
 _log = logging.getLogger(__name__)
@@ -127,14 +129,27 @@ class Controller:
         self._succeeded[key] = time.monotonic()
         self._conditions[key] = decided.status["conditions"]
         self._count()
-        news = wrote or memory.refusals != refusals
-        return min(decided.again_s, AFTER_WRITES_S) if news else decided.again_s
+        memory.writing = memory.writing + 1 if wrote else 0
+        return next_look_s(decided.again_s, news=wrote or memory.refusals != refusals, writing=memory.writing)
 
     def _count(self) -> None:
         NAMESPACES.clear()
         for entries in self._conditions.values():
             for entry in entries:
                 NAMESPACES.labels(entry["type"], entry["status"]).inc()
+
+
+def next_look_s(wanted_s: float, *, news: bool, writing: int) -> float:
+    """When to look again.
+
+    Args:
+        wanted_s: by the plan, at the latest.
+        news: whether something was done, or refused for the first time: soon there is more to do.
+        writing: how many looks in a row have written; one that never ends must not become a hot loop.
+    """
+    if writing > CONTESTED:
+        return max(wanted_s, CONTESTED_S)
+    return min(wanted_s, AFTER_WRITES_S) if news else wanted_s
 
 
 def _invalid(body: Object, message: str) -> Object:

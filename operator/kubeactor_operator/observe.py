@@ -33,6 +33,7 @@ class Memory:
     probes: dict[str, Probe] = field(default_factory=dict)
     refusals: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     table_written_at: float = 0.0
+    writing: int = 0  # looks in a row that wrote something
 
     def refuse(self, key: str, refusal: tuple[int, str, str]) -> bool:
         """Note a refusal; whether it is news."""

@@ -1,4 +1,4 @@
-"""What counts as done, on an API server that refuses."""
+"""What counts as done on an API server that refuses, and when the operator looks again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from kubeactor_operator.actions import Patch, Plan
 from kubeactor_operator.api import ApiError
+from kubeactor_operator.controller import next_look_s
 from kubeactor_operator.execute import Execution
 from kubeactor_operator.observe import Memory
 
@@ -43,3 +44,11 @@ async def test_what_is_refused_again_and_again_is_no_news_that_asks_for_another_
     assert memory.refusals == noted
     assert await execution.run({"status": {}}, plan, memory)
     assert memory.refusals == {}
+
+
+def test_what_is_written_in_every_look_is_written_seldom() -> None:
+    assert next_look_s(20.0, news=False, writing=0) == 20.0
+    assert next_look_s(20.0, news=True, writing=1) == 0.5
+    assert next_look_s(0.05, news=True, writing=60) == 0.05
+    assert next_look_s(0.05, news=True, writing=61) == 10.0
+    assert next_look_s(20.0, news=True, writing=61) == 20.0

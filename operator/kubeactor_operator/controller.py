@@ -54,6 +54,7 @@ class Controller:
         self._schedule = Schedule(time.monotonic)
         self._memory: dict[Key, Memory] = {}
         self._succeeded: dict[Key, float] = {}
+        self._looked: dict[Key, float] = {}
         self._conditions: dict[Key, list[Object]] = {}
 
     def wake(self, namespace: str, name: str) -> None:
@@ -72,6 +73,11 @@ class Controller:
         """The age of the last successful look at the namespace that waited longest; 0 if there is none."""
         return max((time.monotonic() - at for at in self._succeeded.values()), default=0.0)
 
+    @property
+    def oldest_look_s(self) -> float:
+        """The age of the last look that came to an end, well or not, at the namespace that waited longest."""
+        return max((time.monotonic() - at for at in self._looked.values()), default=0.0)
+
     async def _relist(self) -> None:
         """The timer: what a watch missed is found here. Each namespace also has its own time to be looked at again."""
         while True:
@@ -80,7 +86,7 @@ class Controller:
                     for body in await self._api.list(names.KIND, namespace):
                         key = (body["metadata"]["namespace"], body["metadata"]["name"])
                         if key not in self._succeeded:
-                            self._succeeded[key] = time.monotonic()
+                            self._succeeded[key] = self._looked[key] = time.monotonic()
                             self._schedule.wake(key)
             except ApiError as error:
                 ERRORS.labels("list").inc()
@@ -100,6 +106,7 @@ class Controller:
             LAST_SUCCESS_AGE.set(self.oldest_success_s)
 
     def _failed(self, key: Key, error: Exception) -> None:
+        self._looked[key] = time.monotonic()
         kind = "other"
         if isinstance(error, ApiError):
             kind = "stale" if error.stale else "api"
@@ -113,7 +120,7 @@ class Controller:
         """One look; in how many seconds the next is due, or None when the namespace is gone."""
         body = await self._api.get(names.KIND, *key)
         if body is None:
-            for known in (self._memory, self._succeeded, self._conditions):
+            for known in (self._memory, self._succeeded, self._looked, self._conditions):
                 known.pop(key, None)
             self._count()
             return None
@@ -126,7 +133,7 @@ class Controller:
         except ExceptionGroup as group:  # of the questions asked at once: the first says enough
             raise group.exceptions[0] from group
         wrote = await self._execution.run(body, decided, memory)
-        self._succeeded[key] = time.monotonic()
+        self._succeeded[key] = self._looked[key] = time.monotonic()
         self._conditions[key] = decided.status["conditions"]
         self._count()
         memory.writing = memory.writing + 1 if wrote else 0

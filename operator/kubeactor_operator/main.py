@@ -164,7 +164,7 @@ async def _lead(
     controller = Controller(
         api, pods, may_write=lambda: lease.held, stock_image=chosen.host_image, namespaces=chosen.namespaces
     )
-    state.age_s = lambda: controller.oldest_success_s
+    state.age_s, state.waited_s = lambda: controller.oldest_success_s, lambda: controller.oldest_look_s
     watching = kopf.operator(
         registry=_handlers(controller),
         settings=settings,
@@ -184,7 +184,7 @@ async def _lead(
         _log.info("stopping: %s", "the lease is lost" if kept.done() else "a signal came")
         return LOST_LEASE if kept.done() else 0
     finally:
-        state.age_s = None
+        state.age_s = state.waited_s = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -17,18 +17,25 @@ STUCK_S: Final = 300.0
 
 
 class State:
-    """What the paths tell. `age_s`: of the last successful reconcile; None while this replica is not the leader."""
+    """What the paths tell; nothing while this replica is not the leader.
+
+    Attributes:
+        age_s: of the last successful reconcile, of the namespace that waited longest.
+        waited_s: the same of the last one that came to an end, well or not.
+    """
 
     def __init__(self) -> None:
         self.started = False
         self.age_s: Callable[[], float] | None = None
+        self.waited_s: Callable[[], float] | None = None
 
     def health(self) -> tuple[bool, dict[str, object]]:
         """Whether kubelet should leave the process alone, and what it does."""
-        if self.age_s is None:
+        if self.age_s is None or self.waited_s is None:
             return True, {"leader": False}
-        age = self.age_s()
-        return age < STUCK_S, {"leader": True, "lastSuccessfulReconcileSeconds": round(age, 1)}
+        # One namespace that can't be reconciled is no reason to end the operator of all others; a look that hangs is.
+        age_s, waited_s = self.age_s(), self.waited_s()
+        return waited_s < STUCK_S, {"leader": True, "lastSuccessfulReconcileSeconds": round(age_s, 1)}
 
 
 async def serve(state: State, port: int, address: str = "0.0.0.0") -> web.AppRunner:  # noqa: S104

@@ -151,7 +151,7 @@ async def test_good(actors):
     assert await actors.env.ACCOUNT.id_from_name("alice").deposit(3) == 3
 """
     result = run(tmp_path, test, *STRICT)
-    failed(result, "1 failed, 1 passed", "ACCOUNT/alice: alarm failed", 'raise ValueError("it rings no more")')
+    failed(result, "1 failed, 1 passed", "the alarm of ACCOUNT/alice failed", 'raise ValueError("it rings no more")')
 
 
 def test_what_a_method_raises_is_shown_with_its_own_lines(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ async def test_settle_raises_on_a_parked_message() -> None:
         await actors.env.PURSE.id_from_name("alice").throw("bob")
         with pytest.raises(BackgroundError, match=r"PURSE/alice -> PURSE/bob.lose: Empty: it is refused"):
             await actors.settle()
-        assert actors.errors == ["PURSE/alice: message parked"]
+        assert actors.errors == ["message 1 of PURSE/alice is parked"]
         actors.errors.clear()
 
 
@@ -240,7 +240,7 @@ async def test_a_failed_alarm_fails_the_test() -> None:
         await actors.env.PURSE.id_from_name("broken").grow(timedelta(minutes=1))
         await actors.advance(minutes=1)
 
-    told = r"PURSE/broken: alarm failed \(ActorMethodError: .*it rings no more"
+    told = r"the alarm of PURSE/broken failed at attempt 1 of 10: ActorMethodError: .*it rings no more"
     with pytest.raises(BackgroundError, match=told) as caught:
         await during(test)
     assert isinstance(caught.value.__cause__, ValueError)
@@ -252,6 +252,7 @@ async def test_an_alarm_is_tried_again_as_time_passes_and_then_parked() -> None:
         await actors.advance(hours=2)
         assert len([line for line in ward.ran if line.startswith("alarm")]) == 10
         assert len(actors.errors) == 20  # each run and each failure
+        assert actors.errors[-1].startswith("the alarm of PURSE/broken failed at attempt 10 of 10, and is parked: ")
         actors.errors.clear()
 
 

@@ -24,6 +24,7 @@ from kubeactor.engine.system import SystemCall
 from kubeactor.engine.turn import UNCHANGED, Turn
 from kubeactor.errors import ActorError, ActorUnknownMethodError
 from kubeactor.limits import ALARM_ATTEMPTS, CALL_MAX_S
+from kubeactor.scope import instance_text
 from kubeactor.storage import from_us
 
 if TYPE_CHECKING:
@@ -190,9 +191,8 @@ class Alarms:
         next_us = self._engine.clock.now_us() + (0 if parked else int(backoff_s(retries) * 1e6))
         text = f"{error.name}: {error.detail}"[:500].encode(errors="replace").decode()
         new = msgspec.structs.replace(row, retries=retries, parked=parked, next_us=next_us, error=text)
-        log.warning(
-            "alarm failed", extra={"instance": instance.key, "retries": retries, "parked": parked, "error": text}
-        )
+        attempt = f"attempt {retries} of {ALARM_ATTEMPTS}{', and is parked' if parked else ''}"
+        log.warning("the alarm of %s failed at %s: %s", instance_text(instance.key), attempt, text)
         self._system_write(instance, row, new)
 
     def _system_write(self, instance: Instance, old: AlarmRow, new: AlarmRow) -> None:

@@ -40,6 +40,7 @@ from kubeactor.engine.turn import Turn
 from kubeactor.errors import ActorError, Problem, from_document, to_document
 from kubeactor.ids import ActorId, shard_of
 from kubeactor.limits import CALL_DEFAULT_S, CALL_MAX_S, MESSAGE_ATTEMPTS, METHOD_TIMEOUT_S
+from kubeactor.scope import instance_text
 
 if TYPE_CHECKING:
     from kubeactor.engine.engine import Engine
@@ -415,7 +416,7 @@ class Outbox:
 
     def _park(self, sender: Sender, entry: Entry) -> None:
         engine = self._engine
-        log.warning("message parked", extra={"sender": sender.key, "number": entry.number})
+        log.warning("message %d of %s is parked", entry.number, instance_text(sender.key))
         instance = engine.instance_of_key(sender.key, sender.shard)
         assert instance is not None
         parked = engine.parked.key(instance, entry.number)

@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from kubeactor.call import ALARM, MESSAGE
-from kubeactor.scope import instance_text
 
 __all__ = ["BackgroundError", "Watch"]
 
 KEPT: Final = 100
-# Of these a warning is a failure, too: "alarm failed", "message parked".
+# Of these a warning is a failure, too: an alarm that failed, a message that is parked.
 WARNING_TOO: Final = ("kubeactor.alarms", "kubeactor.outbox")
 FRONT_DOOR: Final = "kubeactor.ingress"
 
@@ -59,22 +58,16 @@ class Watch(logging.Handler):
             return
         if record.name == FRONT_DOOR and record.exc_info:
             return
-        text = record.getMessage()
-        for name in ("instance", "sender"):
-            if isinstance(key := getattr(record, name, None), bytes):
-                text = f"{instance_text(key)}: {text}"
-        self._take(text, getattr(record, "error", None), record.exc_info[1] if record.exc_info else None)
+        self._take(record.getMessage(), record.exc_info[1] if record.exc_info else None)
 
     def _uncaught(self, loop: asyncio.AbstractEventLoop, details: dict[str, Any]) -> None:
-        self._take(details["message"], None, details.get("exception"))
+        self._take(details["message"], details.get("exception"))
 
-    def _take(self, text: str, reason: object, error: BaseException | None) -> None:
+    def _take(self, text: str, error: BaseException | None) -> None:
         if len(self.errors) >= KEPT:
             return
-        if error is not None:
-            self._first = self._first or error
-            reason = f"{type(error).__name__}: {error}"
-        self.errors.append(f"{text} ({reason})" if reason else text)
+        self._first = self._first or error
+        self.errors.append(text if error is None else f"{text} ({type(error).__name__}: {error})")
 
     def tell(self, failed: BaseException | None) -> None:
         """Fail for what was collected; a test that failed by itself gets it as a note.

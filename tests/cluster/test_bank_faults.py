@@ -26,6 +26,7 @@ pytestmark = pytest.mark.kindnodes
 URL = "http://127.0.0.1:30080"  # kind-config.yaml and namespace.yaml
 HOME = "kubeactor-system"
 DEADLINE_S = 60.0
+API_AWAY_S = 60.0
 
 
 def post(path: str, amount: int, key: str) -> dict[str, Any]:
@@ -230,6 +231,36 @@ def test_a_host_comes_back_while_no_operator_runs(bank: Space, load: Depositors)
         load.all_past(3)
     finally:
         bank.kube.kubectl("-n", HOME, "scale", "deployment", "kubeactor", "--replicas=2")
+
+
+def test_calls_go_on_while_the_api_server_stands_still_and_a_worker_is_killed(
+    cluster: Cluster, bank: Space, load: Depositors
+) -> None:
+    """Static stability: nothing on the path of a call asks the API server, nor does the restart of a worker."""
+    (node,) = cluster.kube.kubectl("get", "nodes", "-l", "node-role.kubernetes.io/control-plane", "-o", "name").split()
+    pod = host_pod(bank)
+
+    def signal(name: str) -> None:
+        cluster.on_node(node.removeprefix("node/"), "sh", "-c", f"kill -{name} $(pidof kube-apiserver)")
+
+    signal("STOP")
+    try:
+        back = time.monotonic() + API_AWAY_S
+        load.all_past(10)
+        kill(cluster, pod, cluster.pids(pod, container(pod))[1:])
+        while time.monotonic() < back:
+            load.all_past(10)
+    finally:
+        signal("CONT")
+
+    def settled() -> bool:
+        """Whoever held a lease has lost it meanwhile and started anew: controllers, scheduler, operator."""
+        cluster.kube.kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=60s")
+        cluster.kube.kubectl("-n", "kube-system", "wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s")
+        cluster.kube.kubectl("-n", HOME, "rollout", "status", "deployment", "kubeactor", "--timeout=60s")
+        return True
+
+    until(lambda: quietly(settled), "the control plane is well again", 300)
 
 
 def test_what_somebody_deletes_is_made_again_and_no_balance_changes(bank: Space, load: Depositors) -> None:

@@ -133,6 +133,11 @@ class FakeApi:
             self._gone.set()
             await self._end()
             await runner.cleanup()
+            # A handler that is left on a closed loop fails whichever test runs when it is collected.
+            handlers = asyncio.all_tasks() - {asyncio.current_task()}
+            for handler in handlers:
+                handler.cancel()
+            await asyncio.gather(*handlers, return_exceptions=True)
 
     async def _put(self, plural: str, name: str, fields: Mapping[str, Any]) -> None:
         self._version += 1

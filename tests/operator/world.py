@@ -120,6 +120,7 @@ class World:
         namespace = labels[names.NAMESPACE_LABEL]
         address = f"127.{1 + self._number}.{self._next // 250}.{1 + self._next % 250}"
         self._next += 1
+        await web.TCPSite(self._runner, address, self.port).start()
         status: Object = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
         status["conditions"] = [{"type": "Ready", "status": "True"}]
         if labels["app.kubernetes.io/component"] == names.PREFLIGHT:
@@ -156,7 +157,6 @@ class World:
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         self.port = free_port()
-        await web.TCPSite(self._runner, "0.0.0.0", self.port).start()
         self._kubelet = asyncio.create_task(self.kubelet())
         return self
 

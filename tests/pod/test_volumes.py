@@ -97,7 +97,7 @@ def test_an_older_table_is_not_followed(pods: Pods) -> None:
         for uid, epoch, says in ((UID, 1, "it is older than what is known here"), ("other", 3, "namespace uid other")):
             pods.publish(owners, volumes, epoch=epoch, uid=uid)
             eventually(lambda says=says: says in ingress.internal.get("/readyz").text, says)  # type: ignore[misc]
-            assert says in hosts[0].http.get("/readyz").text
+            eventually(lambda says=says: says in hosts[0].http.get("/readyz").text, says)  # type: ignore[misc]
             assert ingress.internal.get("/readyz").status_code == 200
         assert add(ingress, "a") == 2
         assert inventory(hosts[0])["states"][0][1] == 3

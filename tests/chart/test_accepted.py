@@ -29,7 +29,7 @@ TEAM = ("--namespace", "team-a")
 
 
 @pytest.fixture(scope="module")
-def cluster(kubectl: Kubectl) -> Kubectl:
+def equipped(kubectl: Kubectl) -> Kubectl:
     """One that has the CRDs, and namespaces that enforce the `restricted` standard."""
     spaces = [namespace(name) for name in ("kubeactor-system", "team-a", "team-b")]
     kubectl.apply([*CRDS, *spaces], "--force-conflicts")
@@ -39,40 +39,40 @@ def cluster(kubectl: Kubectl) -> Kubectl:
 
 
 @pytest.mark.parametrize(("name", "values"), EXTREMES.values(), ids=list(EXTREMES))
-def test_every_manifest_is_accepted_strictly(helm: Helm, cluster: Kubectl, name: str, values: Manifest) -> None:
+def test_every_manifest_is_accepted_strictly(helm: Helm, equipped: Kubectl, name: str, values: Manifest) -> None:
     made = helm.template(name, values)
-    told = cluster.apply(made, "--dry-run=server", "--force-conflicts").stdout.splitlines()
+    told = equipped.apply(made, "--dry-run=server", "--force-conflicts").stdout.splitlines()
     assert len(told) == len(made)
     assert all(line.endswith("(server dry run)") for line in told)
 
 
-def test_what_the_schema_of_an_object_does_not_know_is_refused(helm: Helm, cluster: Kubectl) -> None:
+def test_what_the_schema_of_an_object_does_not_know_is_refused(helm: Helm, equipped: Kubectl) -> None:
     made = [each for each in helm.template("r", {}) if each["kind"] == "ActorNamespace"]
     made[0]["spec"]["shard"] = 8
-    refused = cluster.apply(made, "--dry-run=server", check=False)
+    refused = equipped.apply(made, "--dry-run=server", check=False)
     assert refused.returncode != 0
     assert "shard" in refused.stderr
 
 
 @pytest.mark.parametrize(("name", "values"), EXTREMES.values(), ids=list(EXTREMES))
 def test_a_namespace_that_enforces_restricted_takes_every_pod(
-    helm: Helm, cluster: Kubectl, name: str, values: Manifest
+    helm: Helm, equipped: Kubectl, name: str, values: Manifest
 ) -> None:
     pods = [pod(index, each["spec"]) for index, each in enumerate(pod_templates(helm.template(name, values)))]
     accounts = {each["spec"].get("serviceAccountName", "default") for each in pods}
-    cluster.apply(
+    equipped.apply(
         [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": each}} for each in accounts], *TEAM
     )
-    told = cluster.apply(pods, "--dry-run=server", *TEAM)
+    told = equipped.apply(pods, "--dry-run=server", *TEAM)
     assert len(told.stdout.splitlines()) == len(pods) > 0
     assert "violate" not in told.stderr
 
 
-def test_that_namespace_refuses_other_pods(helm: Helm, cluster: Kubectl) -> None:
+def test_that_namespace_refuses_other_pods(helm: Helm, equipped: Kubectl) -> None:
     (template,) = (each for each in pod_templates(helm.template("r", {"test": {"create": False}})))
     template["spec"]["containers"][0].pop("securityContext")
     template["spec"].pop("serviceAccountName")
-    refused = cluster.apply([pod(0, template["spec"])], "--dry-run=server", *TEAM, check=False)
+    refused = equipped.apply([pod(0, template["spec"])], "--dry-run=server", *TEAM, check=False)
     assert "violates PodSecurity" in refused.stderr
 
 

@@ -73,6 +73,7 @@ class FakeApi:
         self.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(LIMIT_S)
+        self._loop.run_until_complete(self._end_handlers())
         self._loop.close()
 
     def put(self, plural: str, name: str, **fields: Any) -> None:
@@ -133,11 +134,17 @@ class FakeApi:
             self._gone.set()
             await self._end()
             await runner.cleanup()
-            # A handler that is left on a closed loop fails whichever test runs when it is collected.
-            handlers = asyncio.all_tasks() - {asyncio.current_task()}
+            await self._end_handlers()
+
+    async def _end_handlers(self) -> None:
+        """End what connections have begun, also one that was accepted in the last moment.
+
+        A handler that is left on a closed loop fails whichever test runs when it is collected.
+        """
+        while handlers := asyncio.all_tasks() - {asyncio.current_task()}:
             for handler in handlers:
                 handler.cancel()
-            await asyncio.gather(*handlers, return_exceptions=True)
+            await asyncio.wait(handlers)
 
     async def _put(self, plural: str, name: str, fields: Mapping[str, Any]) -> None:
         self._version += 1

@@ -15,7 +15,7 @@ from kubeactor_operator import conditions, names
 from kubeactor_operator.actions import Apply, Create, Delete, Patch, Tell
 from kubeactor_operator.draft import Draft
 from kubeactor_operator.live import HostPod, annotation, condition, when
-from kubeactor_operator.observed import Inventory, Object, Probe, Silent
+from kubeactor_operator.observed import Disk, Inventory, Object, Probe, Silent
 from kubeactor_operator.rollout import ended_text
 
 __all__ = ["heal", "watch"]
@@ -35,12 +35,8 @@ def watch(draft: Draft) -> None:
     for host, pod in draft.pods.items():
         found = draft.observed.inventories.get(host)
         if isinstance(found, Inventory) and found.disk.full:
-            used, free = found.disk.used_bytes // MIB, found.disk.free_bytes // MIB
-            draft.trouble(
-                conditions.DISK_FULL,
-                f"the volume of {host} has {used} MiB used and {free} MiB free: raise hosts.storage.size or delete "
-                "data",
-            )
+            told = condition({"status": draft.observed.status}, conditions.DEGRADED).get("message", "")
+            draft.trouble(conditions.DISK_FULL, _full_text(host, found.disk, told))
         elif isinstance(found, Inventory) and found.protocol not in PROTOCOLS:
             draft.trouble(
                 conditions.UNSUPPORTED_VERSION,
@@ -59,6 +55,26 @@ def watch(draft: Draft) -> None:
 
 
 PROTOCOLS: Final = (1,)  # of the last three minor releases
+
+
+def _full_text(host: str, disk: Disk, told: str) -> str:
+    """Used and free in whole per cent of the volume; of the two next to the truth the one that was told before.
+
+    The figures of a quiet disk still move a little, and each new text of the condition would be a write.
+    """
+    total = max(1, disk.used_bytes + disk.free_bytes)
+    below = disk.used_bytes * 100 // total
+    texts = [_share_text(host, total, percent) for percent in (below, min(below + 1, 100))]
+    nearest = texts[disk.used_bytes * 200 // total % 2]
+    return next((text for text in texts if text in told), nearest)
+
+
+def _share_text(host: str, total: int, percent: int) -> str:
+    used, free = total * percent // 100 // MIB, total * (100 - percent) // 100 // MIB
+    return (
+        f"the volume of {host} is {percent} % full, about {used} MiB used and {free} MiB free: raise "
+        "hosts.storage.size or delete data"
+    )
 
 
 def _tell_down(draft: Draft, pod: HostPod, found: Inventory | Silent | None) -> None:

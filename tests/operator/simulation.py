@@ -57,6 +57,7 @@ class Cluster:
         self.hung: set[str] = set()  # hosts that answer nobody
         self.missing_nodes: set[str] = set()  # hosts whose volume no node reaches
         self.full: set[str] = set()
+        self.used_bytes = 2**30 - 2**20  # of each volume of 1 GiB
         self.looping: set[str] = set()  # hosts whose container ends again and again
         self.unpullable: set[str] = set()
         self.unschedulable = "0/3 nodes are available: 3 node(s) had volume node affinity conflict."
@@ -228,7 +229,7 @@ class Cluster:
             protocol=1,
             version="0.1.0",
             states=tuple((shard, epoch, "owned") for shard, epoch in sorted(volume.states.items())),
-            disk=Disk(2**30, 2**20, host in self.full),
+            disk=Disk(self.used_bytes, 2**30 - self.used_bytes, host in self.full),
         )
 
     def decide(self, observed: Observed | None = None) -> Plan:

@@ -313,7 +313,8 @@ def disk_full() -> Cluster:
     before = cluster.pod("host-1")["metadata"]["uid"]
     cluster.settle()
     assert cluster.pod("host-1")["metadata"]["uid"] == before, "a full disk is not healed by a new pod"
-    assert "1024 MiB used and 1 MiB free" in cluster.status["conditions"][2]["message"]
+    message = cluster.status["conditions"][2]["message"]
+    assert "host-1 is 100 % full, about 1024 MiB used and 0 MiB free: raise hosts.storage.size" in message
     return cluster
 
 
@@ -374,6 +375,23 @@ def paused() -> Cluster:
 def test_every_reason_is_told_when_its_cause_is_there(name: str) -> None:
     cluster, reason = SCENARIOS[name](), REASONS[name]
     assert cluster.condition(reason.type) == (reason.status, name)
+
+
+@pytest.mark.parametrize("percent", [95.0, 95.49, 95.5, 95.51, 96.0])
+def test_a_full_disk_whose_figures_move_a_little_causes_no_write(percent: float) -> None:
+    cluster = settled()
+    cluster.full.add("host-1")
+    total = 2**30
+    cluster.used_bytes = int(total * percent / 100)
+    cluster.settle()
+    before = cluster.writes
+    for moved in (1, -3, 4, 2, -4, 0):
+        cluster.used_bytes = int(total * (percent + moved / 10) / 100)
+        cluster.step()
+    assert cluster.writes == before
+    cluster.used_bytes = int(total * (percent + 1.5) / 100)
+    cluster.settle()
+    assert cluster.writes == before + 1, "what is told is at most one per cent off"
 
 
 def test_a_hanging_supervisor_is_replaced_only_when_an_ingress_says_the_same() -> None:

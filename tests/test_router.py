@@ -548,6 +548,22 @@ def test_a_host_at_a_new_address_is_found_there() -> None:
     run(main())
 
 
+def test_a_host_with_another_volume_by_the_table_gets_no_call_over_its_open_connection() -> None:
+    async def main() -> None:
+        async with namespace(2, table(["host-0", "host-1"] * 4)) as (router, hosts):
+            other = router._links["host-1"]
+            router.update(table(["host-0", "host-1"] * 4, **{"host-0": "vol-9"}), addresses(hosts))
+            error = await ask(router, shard=0, timeout_s=0.2).error()
+            assert error.started == "no"
+            assert "host-0 has volume vol-0, but the table records volume vol-9" in error.detail
+            assert hosts[0].engine.calls == []
+            assert router._links["host-1"] is other, "nothing changed for it"
+            hosts[0].engine.volume_id = "vol-9"
+            assert await ask(router, b"x", shard=0).outcome() == b"x"
+
+    run(main())
+
+
 def test_calls_of_a_host_that_left_the_table_follow_their_shards() -> None:
     async def main() -> None:
         async with namespace(2, table(["host-0", "host-1"] * 4)) as (router, hosts):

@@ -311,10 +311,11 @@ class Router:
         """
         if (table.namespace, table.shards) != (self.table.namespace, self.shards):
             raise PlacementError(f"a table of namespace {table.namespace!r} with {table.shards} shards is not ours")
-        self.table = table
+        before, self.table = self.table.volumes, table
         wanted = {host: addresses[host] for host in table.volumes if host in addresses and host != self._local_host}
         for host, link in list(self._links.items()):
-            if wanted.get(host) != link.address:
+            # A host with another volume has to say hello anew: by its old one the open connection leads to lost data.
+            if wanted.get(host) != link.address or before.get(host) != table.volumes[host]:
                 self._drop(self._links.pop(host))
         for host, address in wanted.items():
             if host not in self._links:

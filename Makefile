@@ -7,13 +7,14 @@
 PYTHON ?= python3
 PORT ?= 8080
 DATA ?= .kubeactor/bank
-# Options: ARGS="-k crash -x" for pytest; QUICK=1, UPDATE=1 and SYNC_MS=0 for bench; SOAK_SECONDS=60 for soak;
-# ROUNDS=50 for restart; KUBECONFIG=file and IMAGE_PREFIX=registry.example/me/ for test-cluster.
+# Options: ARGS="-k crash -x" for pytest; QUICK=1, UPDATE=1, SYNC_MS=0, AGAINST=another/checkout for bench;
+# SOAK_SECONDS=60 for soak; ROUNDS=50 for restart; KUBECONFIG=file and IMAGE_PREFIX=registry.example/me/ for test-cluster.
 ARGS ?=
 KUBECONFIG ?=
 IMAGE_PREFIX ?=
 QUICK ?=
 UPDATE ?=
+AGAINST ?=
 SYNC_MS ?= 0.25
 ROUNDS ?= 50
 SOAK_SECONDS ?= 600
@@ -75,7 +76,7 @@ test-cluster: $(DEV) ## Run the tests of the cluster on another one (KUBECONFIG=
 
 bench: $(DEV) ## Compare with a hand-rolled C server (QUICK=1: two minutes; SYNC_MS=0: on this machine's own disk)
 	@sh tests/tools.sh
-	$(BIN)/python bench/bench.py $(if $(QUICK),--quick) $(if $(UPDATE),--update) --sync-ms $(SYNC_MS)
+	$(BIN)/python bench/bench.py $(if $(QUICK),--quick) $(if $(UPDATE),--update) $(if $(AGAINST),--against $(AGAINST)) --sync-ms $(SYNC_MS)
 
 soak: $(DEV) ## Ten minutes at full load: does the memory hold? (SOAK_SECONDS=600)
 	@sh tests/tools.sh

@@ -149,8 +149,9 @@ def run(plan: Plan, servers: Sequence[Server]) -> list[Sample]:
         say(f"{cell.operation}, {cell.accounts} accounts, {cell.connections} connections")
         for server in servers:
             drive(server, cell, WARM_UP_S, books[server.name], 0)
-        for turn, server in itertools.product(range(1, plan.rounds + 1), servers):
-            samples.append(drive(server, cell, plan.seconds, books[server.name], turn))
+        for turn in range(1, plan.rounds + 1):
+            order = servers if turn % 2 else servers[::-1]  # whoever is driven first has no lasting advantage
+            samples += [drive(server, cell, plan.seconds, books[server.name], turn) for server in order]
     say("sums, before and after SIGKILL")
     for server in servers:
         books[server.name].check(server)
@@ -224,27 +225,43 @@ def update_document(text: str) -> None:
     DOCUMENT.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
-def make_servers(folder: Path, wanted: list[str]) -> list[Server]:
-    """The C server first, then the forms of kubeactor."""
-    servers = {
-        "c": lambda: baseline(folder),
-        "embedded": lambda: kubeactor("embedded", folder),
-        "1": lambda: kubeactor("ingress + 1 host", folder, "--hosts", "1"),
-        "2": lambda: kubeactor("ingress + 2 hosts", folder, "--hosts", "2"),
-    }
-    return [servers[name]() for name in wanted]
+FORMS = {"embedded": [], "ingress + 1 host": ["--hosts", "1"], "ingress + 2 hosts": ["--hosts", "2"]}
+
+
+def comparisons(folder: Path, against: Path | None) -> list[list[Server]]:
+    """Which servers run side by side, the first of each list being what the others are compared to."""
+    if against is None:
+        return [[baseline(folder), *(kubeactor(name, folder, options) for name, options in FORMS.items())]]
+    before = {name: kubeactor(f"{name}, before", folder, options, against) for name, options in FORMS.items()}
+    return [[before[name], kubeactor(name, folder, options)] for name, options in FORMS.items()]
+
+
+def compare(plan: Plan, servers: list[Server]) -> list[Sample]:
+    """Start the servers, run the plan, end them."""
+    try:
+        for server in servers:
+            server.start()
+        return run(plan, servers)
+    finally:
+        for server in servers:
+            server.stop(signal.SIGKILL)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small grid, under two minutes")
     parser.add_argument("--update", action="store_true", help="write the table into docs/performance.md")
-    parser.add_argument("--servers", default="c,embedded,1,2", help="which, the first is what others are compared to")
+    parser.add_argument(
+        "--against", type=Path, help="compare with this other checkout's kubeactor (after `make` there), not with C"
+    )
     parser.add_argument(
         "--sync-ms", type=float, default=0.0, help="on a disk where an append and its fdatasync take that long"
     )
     parser.add_argument("--rounds", type=int, help="instead of the plan's own number")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.against and options.update:
+        parser.error("--update writes the table beside C; leave out --against")
+    return options
 
 
 def main() -> None:
@@ -259,16 +276,11 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=RESULTS))
     with disk_of(folder, options.sync_ms) as (data, disk):
-        servers = make_servers(data, options.servers.split(","))
-        say(f"about {plan.duration_s(len(servers)) / 60 + 1:.0f} minutes")
-        try:
-            for server in servers:
-                server.start()
-            samples = run(plan, servers)
-        finally:
-            for server in servers:
-                server.stop(signal.SIGKILL)
-    text = f"{machine(disk)}\n\n{table(samples, servers)}"
+        sides = comparisons(data, options.against)
+        say(f"about {plan.duration_s(sum(map(len, sides))) / 60 + 1:.0f} minutes")
+        results = [(compare(plan, servers), servers) for servers in sides]
+    samples = [sample for some, _ in results for sample in some]
+    text = "\n\n".join([machine(disk), *(table(some, servers) for some, servers in results)])
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     record = {"machine": text.partition("\n")[0], "samples": [asdict(sample) for sample in samples]}
     (RESULTS / f"{stamp}.json").write_text(json.dumps(record, indent=1))

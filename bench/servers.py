@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import socket
@@ -254,11 +255,12 @@ def baseline(folder: Path) -> Server:
     return Server("C", command, lambda port, data: [str(port), str(data)], folder / "c")
 
 
-def kubeactor(name: str, folder: Path, *options: str) -> Server:
-    """The example bank under `kubeactor dev` with more options (`--hosts 1`)."""
-    command = [str(Path(sys.executable).with_name("kubeactor")), "dev", "bank:Account", *options]
+def kubeactor(name: str, folder: Path, options: Iterable[str] = (), checkout: Path = ROOT) -> Server:
+    """The example bank of a checkout under `kubeactor dev` with more options (`--hosts 1`)."""
+    command = [str(checkout.resolve() / ".venv/bin/kubeactor"), "dev", "bank:Account", *options]
 
     def arguments(port: int, data: Path) -> list[str]:
         return ["--port", str(port), "--data", str(data)]
 
-    return Server(name, command, arguments, folder / name.replace(" ", "-"), ACCOUNTS_APP)
+    data = folder / re.sub(r"\W+", "-", name)
+    return Server(name, command, arguments, data, checkout / ACCOUNTS_APP.relative_to(ROOT))

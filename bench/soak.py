@@ -80,7 +80,7 @@ def main() -> None:
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="soak-", dir=RESULTS))
-    server = kubeactor("soak", folder, *(["--hosts", options.hosts] if options.hosts else []))
+    server = kubeactor("soak", folder, ["--hosts", options.hosts] if options.hosts else [])
     try:
         server.start()
         samples_mib = soak(server, options.seconds)

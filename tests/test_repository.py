@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ def test_what_runs_is_the_same_in_all_locks() -> None:
         for name in ("run.txt", "host.txt", "operator.txt", "dev.txt")
     )
     assert run <= host <= operator <= dev
+
+
+def test_every_package_that_is_installed_with_kubeactor_is_imported_by_it() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split(r"[^\w-]", one)[0].replace("-", "_") for one in declared}
+    code = "".join(path.read_text() for path in (ROOT / "host").rglob("*.py"))
+    imported = set(re.findall(r"^\s*(?:from|import) (\w+)", code, re.MULTILINE))
+    assert names - imported == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

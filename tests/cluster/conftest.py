@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from tests.cluster.kube import Space
-from tests.cluster.load import Depositors, ready
+from tests.cluster.load import Depositors, node_port, ready
 from tests.cluster.machine import ROOT
 from tests.cluster.nodes import Cluster, Images
 
@@ -40,13 +41,19 @@ def bank(cluster: Cluster, operator: None) -> Iterator[Space]:
         cluster.kube.kubectl("delete", "namespace", name, "--wait=false")
 
 
+@contextmanager
+def under_load(bank: Space, *, may_break: bool = False) -> Iterator[Depositors]:
+    """Calls from before the fault until all accounts take them again, none failed, lost or applied twice."""
+    ready(bank)
+    with Depositors(node_port(bank.kube)) as depositors:
+        depositors.all_past(2)
+        yield depositors
+        depositors.all_past(2)
+    depositors.settle(may_break=may_break)
+
+
 @pytest.fixture
 def load(bank: Space) -> Iterator[Depositors]:
-    """Deposits from before the fault until all accounts take them again, none lost, none applied twice."""
-    ready(bank)
-    with Depositors() as depositors:
-        depositors.all_past(3)
+    """The load for a fault that no client's connection notices."""
+    with under_load(bank) as depositors:
         yield depositors
-        depositors.all_past(3)
-    print(f"longest call: {depositors.longest_s:.1f} s of {sum(depositors.acknowledged)}")
-    depositors.settle()

@@ -195,7 +195,8 @@ def space(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Space]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
     report: pytest.TestReport = yield
-    used = getattr(item, "funcargs", {}).get("space")
-    if report.when == "call" and report.failed and isinstance(used, Space):
+    given = getattr(item, "funcargs", {})
+    used = given.get("space") or given.get("bank")
+    if report.failed and isinstance(used, Space):
         report.sections.append((f"namespace {used.name}", used.report()))
     return report

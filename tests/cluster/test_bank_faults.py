@@ -7,12 +7,12 @@ as it stands into a namespace that admits only restricted pods. Each test leaves
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
-from tests.cluster.conftest import HOME
-from tests.cluster.kube import KubeError, Space, until
-from tests.cluster.load import DEADLINE_S, Depositors, get, post
+from tests.cluster.conftest import HOME, under_load
+from tests.cluster.faults import control_plane, host_pod, ingress_pods, kill, processes, quietly, replaced
+from tests.cluster.kube import Space, until
+from tests.cluster.load import Depositors, get, post
 from tests.cluster.nodes import Cluster
 
 pytestmark = pytest.mark.kindnodes
@@ -35,42 +35,16 @@ def test_no_object_of_ours_has_a_finalizer(bank: Space) -> None:
         assert not one["metadata"].get("finalizers"), f"{one['kind']} {one['metadata']['name']}"
 
 
-def host_pod(bank: Space) -> dict[str, Any]:
-    pod: dict[str, Any] = bank.get("pod", "bank-host-1")
-    return pod
-
-
-def kill(cluster: Cluster, pod: dict[str, Any], processes: list[int]) -> None:
-    cluster.on_node(pod["spec"]["nodeName"], "kill", "-9", *map(str, processes))
-
-
-def container(pod: dict[str, Any]) -> str:
-    name: str = pod["spec"]["containers"][0]["name"]
-    return name
-
-
 @pytest.mark.parametrize("killed", ["worker", "supervisor", "all processes at once"])
 def test_killed_processes_of_a_host_lose_and_repeat_nothing(
     cluster: Cluster, bank: Space, load: Depositors, killed: str
 ) -> None:
     pod = host_pod(bank)
-    processes = cluster.pids(pod, container(pod))
-    assert len(processes) >= 2, "a supervisor and its worker"
-    chosen = {"worker": processes[1:], "supervisor": processes[:1]}.get(killed, processes)
+    running = processes(cluster, pod)
+    assert len(running) >= 2, "a supervisor and its worker"
+    chosen = {"worker": running[1:], "supervisor": running[:1]}.get(killed, running)
     kill(cluster, pod, chosen)
-
-    def replaced() -> bool:
-        return not set(chosen) & set(cluster.pids(host_pod(bank), container(pod)))
-
-    until(lambda: quietly(replaced), "other processes run", DEADLINE_S)
-
-
-def quietly(look: Any) -> Any:
-    """A look that may find no container between two."""
-    try:
-        return look()
-    except (AssertionError, ValueError, KeyError, KubeError):
-        return None
+    replaced(cluster, lambda: host_pod(bank), chosen)
 
 
 @pytest.mark.parametrize("how", [["--wait=false"], ["--force", "--grace-period=0"]], ids=["gracefully", "by force"])
@@ -80,9 +54,19 @@ def test_a_deleted_host_pod_loses_and_repeats_nothing(bank: Space, load: Deposit
     bank.until_ready("bank-host-1", but_uid=old["metadata"]["uid"])
 
 
-def test_a_deleted_ingress_pod_loses_and_repeats_nothing(bank: Space, load: Depositors) -> None:
-    pods = bank.get("pods", "-l", "app.kubernetes.io/component=ingress")["items"]
-    bank.kubectl("delete", "pod", pods[0]["metadata"]["name"])
+def test_no_client_notices_that_an_ingress_pod_is_deleted(bank: Space, load: Depositors) -> None:
+    pod, *_ = ingress_pods(bank)
+    bank.kubectl("delete", "pod", pod["metadata"]["name"])
+
+
+def test_a_killed_ingress_breaks_connections_and_no_call(cluster: Cluster, bank: Space) -> None:
+    with under_load(bank, may_break=True) as load:
+        pod, *_ = ingress_pods(bank)
+        running = processes(cluster, pod)
+        kill(cluster, pod, running)
+        replaced(cluster, lambda: bank.get("pod", pod["metadata"]["name"]), running)
+        bank.until_ready(pod["metadata"]["name"])
+    assert load.books.broken, "its clients were connected to it"
 
 
 def test_a_host_comes_back_while_no_operator_runs(bank: Space, load: Depositors) -> None:
@@ -101,17 +85,16 @@ def test_calls_go_on_while_the_api_server_stands_still_and_a_worker_is_killed(
     cluster: Cluster, bank: Space, load: Depositors
 ) -> None:
     """Static stability: nothing on the path of a call asks the API server, nor does the restart of a worker."""
-    (node,) = cluster.kube.kubectl("get", "nodes", "-l", "node-role.kubernetes.io/control-plane", "-o", "name").split()
-    pod = host_pod(bank)
+    node, pod = control_plane(cluster), host_pod(bank)
 
     def signal(name: str) -> None:
-        cluster.on_node(node.removeprefix("node/"), "sh", "-c", f"kill -{name} $(pidof kube-apiserver)")
+        cluster.on_node(node, "sh", "-c", f"kill -{name} $(pidof kube-apiserver)")
 
     signal("STOP")
     try:
         back = time.monotonic() + API_AWAY_S
         load.all_past(10)
-        kill(cluster, pod, cluster.pids(pod, container(pod))[1:])
+        kill(cluster, pod, processes(cluster, pod)[1:])
         while time.monotonic() < back:
             load.all_past(10)
     finally:
@@ -127,15 +110,22 @@ def test_calls_go_on_while_the_api_server_stands_still_and_a_worker_is_killed(
     until(lambda: quietly(settled), "the control plane is well again", 300)
 
 
+def made_again(bank: Space, kind: str, name: str) -> None:
+    """Delete an object and wait for the operator's next one."""
+    uid = bank.get(kind, name)["metadata"]["uid"]
+    bank.kubectl("delete", kind, name, "--wait=false")
+    bank.until(lambda: bank.get(kind, name)["metadata"]["uid"] != uid, f"a new {kind} {name}")
+
+
 def test_what_somebody_deletes_is_made_again_and_no_balance_changes(bank: Space, load: Depositors) -> None:
     placement = bank.get("actorplacement", "bank")
-    for kind, name in [("actorplacement", "bank"), ("service", "bank-host"), ("deployment", "bank-ingress")]:
-        uid = bank.get(kind, name)["metadata"]["uid"]
-        bank.kubectl("delete", kind, name, "--wait=false")
-
-        def made_again(kind: str = kind, name: str = name, uid: str = uid) -> bool:
-            return bool(bank.get(kind, name)["metadata"]["uid"] != uid)
-
-        bank.until(made_again, f"a new {kind} {name}")
+    made_again(bank, "actorplacement", "bank")
+    made_again(bank, "service", "bank-host")
     after = bank.get("actorplacement", "bank")["spec"]
     assert after["hosts"] == placement["spec"]["hosts"], "the same shards on the same volumes"
+
+
+def test_all_ingresses_that_somebody_deletes_are_made_again(bank: Space) -> None:
+    with under_load(bank, may_break=True):  # for a moment there is none
+        made_again(bank, "deployment", "bank-ingress")
+        bank.kubectl("rollout", "status", "deployment", "bank-ingress", "--timeout=60s")

@@ -1,4 +1,4 @@
-"""A lean HTTP/1.1 client for load: keep-alive connections on asyncio, one request at a time on each, loopback only.
+"""A lean HTTP/1.1 client for load: keep-alive connections on asyncio, one request at a time on each.
 
 It tells apart what a caller must tell apart: an answer, and an outcome that is unknown because the connection broke.
 """
@@ -16,6 +16,7 @@ from urllib.parse import quote
 __all__ = ["Answer", "Client", "Connection", "UnknownOutcomeError"]
 
 HOST: Final = "127.0.0.1"
+CONNECT_S: Final = 3.0
 END_OF_HEAD: Final = b"\r\n\r\n"
 
 
@@ -46,8 +47,9 @@ class Answer:
 class Connection(asyncio.Protocol):
     """One connection, opened at the first request and again after it broke."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = HOST) -> None:
         self.port = port
+        self.host = host
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._answer: asyncio.Future[Answer] | None = None
@@ -62,7 +64,8 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         if self._transport is None or self._transport.is_closing():
             await self._open(loop)
-        assert self._transport is not None
+        if self._transport is None:
+            raise UnknownOutcomeError("the connection broke before anything was sent")
         self._answer = loop.create_future()
         self._buffer = b""
         self._transport.write(message)
@@ -75,11 +78,12 @@ class Connection(asyncio.Protocol):
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            await loop.create_connection(lambda: self, HOST, self.port)
+            async with asyncio.timeout(CONNECT_S):
+                await loop.create_connection(lambda: self, self.host, self.port)
         except ConnectionRefusedError:
             raise
         except OSError as error:
-            raise UnknownOutcomeError(str(error)) from error
+            raise UnknownOutcomeError(str(error) or f"no connection within {CONNECT_S:g} s") from error
 
     def close(self) -> None:
         """Close it; the next request opens it anew."""
@@ -99,6 +103,8 @@ class Connection(asyncio.Protocol):
         if not found or len(body) < (length := _content_length(head)):
             return
         assert len(body) == length, "more than one answer to one request"
+        if b"\r\nconnection: close" in head.lower():
+            self.close()  # the server is about to: the next request must not meet that
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(Answer(int(head[9:12]), head, body, time.monotonic_ns()))
 
@@ -127,11 +133,12 @@ class Client:
 
     port: int
     binding: str = "ACCOUNT"
+    host: str = HOST
     retries: int = 0
     connection: Connection = field(init=False)
 
     def __post_init__(self) -> None:
-        self.connection = Connection(self.port)
+        self.connection = Connection(self.port, self.host)
 
     async def get(self, path: str, timeout_s: float = 10.0) -> Answer:
         """GET a path. Raises as `Connection.request`."""

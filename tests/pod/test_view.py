@@ -110,6 +110,19 @@ def test_a_host_without_an_address_is_looked_up_by_its_pods_name() -> None:
     assert found.addresses == {"host-0": "10.0.0.1:7000", "host-1": "bank-host-1.bank-host.shop.svc:7000"}
 
 
+def test_a_host_that_the_slices_leave_out_stays_where_it_was_until_they_have_it_again() -> None:
+    view = View(POD)
+    view.placed([item(BOTH)])
+    view.located([slice_of("bank-host", {"bank-host-0": ("10.0.0.1", 7000), "bank-host-1": ("10.0.0.2", 7000)})])
+    before = view.placement()
+    view.located([])  # somebody deleted the Service
+    assert view.placement() == before
+    view.located([slice_of("bank-host", {"bank-host-1": ("10.0.0.3", 7000)})])
+    found = view.placement()
+    assert found is not None
+    assert found.addresses == {"host-0": "10.0.0.1:7000", "host-1": "10.0.0.3:7000"}
+
+
 def test_what_is_refused_or_deleted_leaves_the_last_good_table_in_use() -> None:
     view = View(POD)
     view.placed([item(BOTH, 3)])

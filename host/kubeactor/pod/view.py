@@ -117,8 +117,11 @@ class View:
             self.trouble = f"ActorPlacement {self._pod.name} is not used: {error}"
 
     def located(self, items: Iterable[Object]) -> None:
-        """All EndpointSlices of the hosts' Service."""
-        self._addresses = addresses_of(items, self._pod)
+        """All EndpointSlices of the hosts' Service.
+
+        A host that they leave out stays where it was: when somebody deletes the Service, the hosts are still there.
+        """
+        self._addresses |= addresses_of(items, self._pod)
 
     def placement(self) -> Placement | None:
         """The table and where its hosts are: by their EndpointSlices, else by the DNS names of their pods."""

@@ -79,6 +79,7 @@ def embedded_main(
             _own_all(engine, namespace)
             behind.stand(engine, None)
             engine.start(env)
+            engine.gate.lay_out_wals()
             return engine
 
         try:
@@ -147,6 +148,7 @@ async def _serve_frames(
     try:
         async with entered(application, lambda: router) as env:
             engine.start(env)
+            engine.gate.lay_out_wals()
             await server.start()
             behind.follow(last, server)
             context.ready()

@@ -9,6 +9,7 @@ import pytest
 
 from kubeactor.engine.layout import due_key, instance_key, range_end, shard_prefix
 from kubeactor.engine.store import (
+    LAID_OUT_BYTES,
     RANGE_DELETE_FROM,
     DiskFullError,
     Store,
@@ -43,6 +44,31 @@ def test_a_batch_is_read_back_before_and_after_its_sync_and_a_new_open(tmp_path:
     again = Store(tmp_path / "db")
     assert again.get(b"b") == b"B"
     again.close()
+
+
+def wals(store: Store) -> list[int]:
+    """How long the WAL files are, the one in use last."""
+    return [path.stat().st_size for path in sorted(store.path.glob("*.log"))]
+
+
+def test_wals_that_are_laid_out_are_written_over_and_leave_no_key(store: Store) -> None:
+    put(store, b"a")
+    store.lay_out_wals()
+    before = wals(store)
+    assert min(before) >= LAID_OUT_BYTES
+    put(store, b"b")
+    store.sync()
+    assert wals(store) == before, "an append would have made a file longer"
+    assert [key for key, _ in store.rows(b"", b"\xff" * 9)] == [b"a", b"b"]
+    store.flush()
+    put(store, b"c")
+    assert wals(store)[-1] >= LAID_OUT_BYTES, "the second one is written over next"
+
+
+def test_wals_are_not_laid_out_on_a_disk_that_is_nearly_full(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "nearly_full", lambda: True)
+    store.lay_out_wals()
+    assert wals(store) == [0]
 
 
 def test_rows_come_in_byte_order_within_their_bounds_both_ways(store: Store) -> None:

@@ -5,14 +5,19 @@ Modelled, from the records of the shim:
 - A file keeps the bytes that it held when its last successful fsync or fdatasync *began*. Of the bytes after them
   nothing is left (`drop`), or a part (`tear`): up to any byte, or all of them with a stretch of sectors never written
   (`hole`), since a disk writes its pages in any order.
+- Of bytes that were overwritten after that sync began the old ones are back (`drop`), or those of the last writes, the
+  first of them up to any byte (`tear`), or a stretch of sectors (`hole`).
 - A failed sync may have dropped the dirty pages, and Linux reports it once: no later sync makes those bytes durable.
 - A truncation is durable at once, the bytes that follow it are not: the worst of the orders that file systems allow.
 - Directory entries (create, rename, unlink, mkdir, rmdir) are durable when their folder was synced after them. Of those
   since, none is left (`drop`) or the first few, in order, as in a journal; a rename is one step. Syncing a file does
   not make its name durable, nor its folder's: POSIX promises neither, although ext4 and XFS do it.
 
-Not modelled: bytes overwritten in place after a sync, renamed folders and renames across folders (they raise
-`UnmodelledError`; RocksDB does none of it), stores into mapped pages (they are kept), and permissions.
+- A MANIFEST is torn where other files get a hole: RocksDB refuses one with a record that has lost a sector of several,
+  and takes it for the end when the record is cut short.
+
+Not modelled: renamed folders and renames across folders (they raise `UnmodelledError`; RocksDB does neither), stores
+into mapped pages (they are kept), and permissions.
 """
 
 from __future__ import annotations
@@ -22,8 +27,9 @@ import os
 import random
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 if TYPE_CHECKING:
     from tests.faults.shim import Event
@@ -76,13 +82,39 @@ def _apply(names: dict[str, int], entries: dict[str, int | None]) -> None:
             names[name] = inode
 
 
+@dataclass(frozen=True, slots=True)
+class _Overwrite:
+    """A write over bytes that the file had, and what they were."""
+
+    ended_ns: int
+    offset: int
+    old: bytes
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.old)
+
+    def undo(self, file: BinaryIO, start: int, stop: int) -> None:
+        """Put the old bytes back, as far as they lie in [start, stop)."""
+        start, stop = max(start, self.offset), min(stop, self.end)
+        if start < stop:
+            file.seek(start)
+            file.write(self.old[start - self.offset : stop - self.offset])
+
+
 class Disk:
-    """The folder `root` as its disk knows it; `morgue` holds a link, named by inode, to each file that ever was."""
+    """The folder `root` as its disk knows it; `morgue` holds a link, named by inode, to each file that ever was.
+
+    Attributes:
+        undone: how many overwrites were at risk when it was rolled back.
+    """
 
     def __init__(self, root: Path, morgue: Path) -> None:
         self.root = root
         self.morgue = morgue
         self._synced: dict[int, int] = {}
+        self.undone = 0
+        self._overwrites: dict[int, list[_Overwrite]] = {}
         self._stuck: set[int] = set()
         self._folders: dict[str, _Folder] = {}
 
@@ -152,6 +184,8 @@ class Disk:
     def _sync(self, event: Event) -> None:
         if event.inode not in self._stuck:
             self._synced[event.inode] = max(self._synced.get(event.inode, 0), event.length)
+            later = [one for one in self._overwrites.get(event.inode, []) if one.ended_ns > event.began_ns]
+            self._overwrites[event.inode] = later
 
     def _sync_failed(self, event: Event) -> None:
         self._stuck.add(event.inode)
@@ -160,8 +194,7 @@ class Disk:
         self._synced[event.inode] = min(self._synced.get(event.inode, 0), event.length)
 
     def _overwrite(self, event: Event) -> None:
-        if event.offset < self._synced.get(event.inode, 0):
-            raise UnmodelledError(f"synced bytes of inode {event.inode} were overwritten at {event.offset}")
+        self._overwrites.setdefault(event.inode, []).append(_Overwrite(event.ended_ns, event.offset, event.text))
 
     def roll_back(self, mode: Mode, rng: random.Random) -> None:
         """Make the folder what is left of it."""
@@ -182,9 +215,31 @@ class Disk:
                 self._rebuild(path / name, mode, rng, cut)
                 continue
             if inode not in cut:
-                self._lose(self.morgue / str(inode), self._synced.get(inode, 0), mode, rng)
+                file, overwrites = self.morgue / str(inode), self._overwrites.get(inode, [])
+                mine = Mode.TEAR if mode is Mode.HOLE and name.startswith("MANIFEST") else mode
+                appended = mine if self._undo(file, overwrites, mine, rng) else Mode.DROP
+                self._lose(file, self._synced.get(inode, 0), appended, rng)
+                self.undone += len(overwrites)
                 cut.add(inode)
             os.link(self.morgue / str(inode), path / name)
+
+    @staticmethod
+    def _undo(file: Path, overwrites: list[_Overwrite], mode: Mode, rng: random.Random) -> bool:
+        """Lose overwrites that were not synced; whether the last ones are left, so that what was appended may be."""
+        if not overwrites:
+            return True
+        with file.open("r+b") as opened:
+            if mode is Mode.HOLE:
+                start = rng.randint(overwrites[0].offset, overwrites[-1].end) // SECTOR * SECTOR
+                stop = start + SECTOR * rng.randint(1, 8)
+                for one in reversed(overwrites):
+                    one.undo(opened, start, stop)
+                return True
+            kept = 0 if mode is Mode.DROP else rng.randint(0, len(overwrites))
+            for one in reversed(overwrites[kept:]):
+                torn = mode is Mode.TEAR and one is overwrites[kept]
+                one.undo(opened, rng.randint(one.offset, one.end) if torn else one.offset, one.end)
+            return kept == len(overwrites)
 
     @staticmethod
     def _lose(file: Path, synced: int, mode: Mode, rng: random.Random) -> None:

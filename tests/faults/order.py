@@ -46,7 +46,7 @@ def prove_order(shim: Shim) -> Proof:
         AssertionError: naming the first token that left too early.
     """
     events = list(shim.events())
-    first = _first_writes(shim, events)
+    first = _first_writes(events)
     syncs = [event for event in events if event.kind is Kind.SYNC]
     hosts = {event.process for event in events if event.kind is Kind.WRITE}
     replies = 0
@@ -70,40 +70,55 @@ def covered_at(write: Event, syncs: Iterable[Event]) -> int | None:
     return min(ends, default=None)
 
 
-def _first_writes(shim: Shim, events: Iterable[Event]) -> dict[bytes, Event]:
+def _first_writes(events: Iterable[Event]) -> dict[bytes, Event]:
     """The write that brought the last byte of each token into a WAL."""
-    writes: dict[int, list[Event]] = {}
-    for event in events:
-        if event.kind is Kind.WRITE:
-            writes.setdefault(event.inode, []).append(event)
     first: dict[bytes, Event] = {}
-    for found in writes.values():
-        text, places = _logical(shim.file_of(found[0]))
+    for writes in _lives(events):
+        text, places = _logical(writes[0].offset, b"".join(write.text for write in writes))
         for match in TOKEN.finditer(text):
             end = _physical(match.end() - 1, places)
-            write = next((event for event in found if event.offset <= end < event.offset + event.length), None)
+            write = next((event for event in writes if event.offset <= end < event.offset + event.length), None)
             if write is not None and match[0] not in first:
                 first[match[0]] = write
     return first
 
 
-def _logical(file: bytes) -> tuple[bytes, list[tuple[int, int]]]:
+def _lives(events: Iterable[Event]) -> list[list[Event]]:
+    """The writes to each file, in order; a recycled one that is written from its beginning again begins a new life."""
+    lives: list[list[Event]] = []
+    latest: dict[int, list[Event]] = {}
+    for event in events:
+        if event.kind is Kind.WRITE:
+            life = latest.get(event.inode)
+            if life is None or event.offset < life[-1].offset + life[-1].length:
+                life = latest[event.inode] = []
+                lives.append(life)
+            life.append(event)
+    return lives
+
+
+def _logical(start: int, file: bytes) -> tuple[bytes, list[tuple[int, int]]]:
     """What a WAL's records hold, without their headers, and for each piece where it begins there and in the file.
 
     A record that crosses the end of a block of 32 KiB is cut in pieces, each with a header of its own: checksum (4),
     length (2), type (1), and for a recycled log its number (4). (RocksDB wiki, "Write Ahead Log File Format".)
+
+    Args:
+        start: where in the file these bytes begin, which is where a record does.
+        file: the bytes.
     """
-    text, places, at = bytearray(), [], 0
-    while at + HEADER <= len(file):
+    text, places, at = bytearray(), [], start
+    while at + HEADER <= start + len(file):
         left = BLOCK - at % BLOCK
-        size, kind = int.from_bytes(file[at + 4 : at + 6], "little"), file[at + 6]
+        here = at - start
+        size, kind = int.from_bytes(file[here + 4 : here + 6], "little"), file[here + 6]
         if left < HEADER or kind == 0:
             at += left
             continue
-        begin = at + (HEADER if kind <= PLAIN_KINDS else RECYCLED_HEADER)
-        places.append((len(text), begin))
-        text += file[begin : begin + size]
-        at = begin + size
+        header = HEADER if kind <= PLAIN_KINDS else RECYCLED_HEADER
+        places.append((len(text), at + header))
+        text += file[here + header : here + header + size]
+        at += header + size
     return bytes(text), places
 
 

@@ -128,12 +128,16 @@ class Shim:
     Args:
         root: the folder; it must exist, and counts as durable with all that is in it now.
         work: a folder for the shim's own use, on the same file system, not below `root`.
+
+    Attributes:
+        overwrites: how many unsynced writes over older bytes of a file all `restore`s had to lose or keep.
     """
 
     def __init__(self, root: Path, work: Path) -> None:
         self.root = root.resolve()
         self.morgue = work / "morgue"
         self.page = work / "page"
+        self.overwrites = 0
         work.mkdir(parents=True, exist_ok=True)
         size = CONTROL_BYTES + RECORDS * RECORD.size + TEXT_BYTES
         with self.page.open("wb") as file:
@@ -246,6 +250,7 @@ class Shim:
         disk = Disk(self.root, self.morgue)
         disk.replay(self.events())
         disk.roll_back(mode, rng)
+        self.overwrites += disk.undone
         self.forget()
         self.switches.off = 0
 
@@ -277,13 +282,3 @@ class Shim:
             if kind:
                 words = self._map[texts + text : texts + text + size]
                 yield Event(Kind(kind), process, began, ended, inode, offset, length, words, result)
-
-    def file_of(self, event: Event) -> bytes:
-        """The whole file that an event was about, removed ones included."""
-        return (self.morgue / str(event.inode)).read_bytes()
-
-    def bytes_of(self, event: Event) -> bytes:
-        """What a write wrote, read back from the file, removed ones included."""
-        with (self.morgue / str(event.inode)).open("rb") as file:
-            file.seek(event.offset)
-            return file.read(event.length)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.faults.disk import UnmodelledError
 from tests.faults.shim import SST, WAL, Kind, Mode, Shim
 from tests.harness.needs import needs_compiler
 
@@ -235,19 +234,86 @@ def test_the_log_tells_a_write_the_sync_that_covers_it_and_the_send_after_it(mac
         peer.join()
     assert (code, accepted) == (-9, [b"reply to token000007"]), err
     events = list(machine.shim.events())
-    (write,) = (e for e in events if e.kind is Kind.WRITE and b"token000007" in machine.shim.bytes_of(e))
+    (write,) = (e for e in events if e.kind is Kind.WRITE and b"token000007" in e.text)
     (send,) = (e for e in events if e.kind is Kind.SEND and b"token000007" in e.text)
     syncs = [e for e in events if e.kind is Kind.SYNC and e.inode == write.inode]
     assert any(write.ended_ns <= sync.began_ns and sync.ended_ns <= send.began_ns for sync in syncs)
 
 
-def test_bytes_overwritten_after_a_sync_are_refused_by_the_model(machine: Machine) -> None:
-    machine.run(
-        "f = os.open(sys.argv[1] + '/x', os.O_CREAT | os.O_RDWR)\n"
-        "os.write(f, b'12')\nos.fsync(f)\nos.pwrite(f, b'9', 0)"
-    )
-    with pytest.raises(UnmodelledError, match="overwritten"):
-        machine.restored(Mode.DROP)
+OVERWRITING = """
+f = os.open(sys.argv[1] + '/x', os.O_CREAT | os.O_RDWR)
+os.write(f, b'a' * 2000)
+os.fsync(f)
+os.fsync(os.open(sys.argv[1], os.O_RDONLY))
+os.pwrite(f, b'b' * 900, 100)
+SYNC
+g = os.open(sys.argv[1] + '/x', os.O_WRONLY)
+os.lseek(g, 500, 0)
+os.write(g, b'c' * 1000)
+os.write(g, b'd' * 1000)
+die()
+"""
+
+
+def overwritten(machine: Machine, sync: bool, mode: Mode, seed: int) -> bytes:
+    """What is left of 2,000 `a`, of `b` over 100-1,000, `c` over 500-1,500 and `d` from 1,500 to 2,500."""
+    (machine.path / "x").unlink(missing_ok=True)
+    machine.shim.forget()
+    machine.run(OVERWRITING.replace("SYNC", "os.fdatasync(f)" if sync else ""))
+    machine.restored(mode, seed)
+    return (machine.path / "x").read_bytes()
+
+
+def test_bytes_overwritten_after_a_sync_are_the_old_ones_again(machine: Machine) -> None:
+    assert overwritten(machine, False, Mode.DROP, 0) == b"a" * 2000
+    assert overwritten(machine, True, Mode.DROP, 0) == b"a" * 100 + b"b" * 900 + b"a" * 1000
+
+
+def test_torn_overwrites_leave_the_first_ones_and_a_part_of_the_next(machine: Machine) -> None:
+    synced = b"a" * 100 + b"b" * 900 + b"a" * 1000
+    seen = set()
+    for seed in range(12):
+        left = overwritten(machine, True, Mode.TEAR, seed)
+        new = (b"c" * 1000 + b"d" * 1000)[: sum(left.count(letter) for letter in b"cd")]
+        assert left == (synced[:500] + new + synced[500 + len(new) :])[: max(2000, 500 + len(new))]
+        seen.add(len(new))
+    assert len(seen) > 3, "different seeds tear at different bytes"
+
+
+def test_a_hole_in_overwrites_shows_the_old_bytes(machine: Machine) -> None:
+    synced, written = b"a" * 100 + b"b" * 900 + b"a" * 1000, b"a" * 100 + b"b" * 400 + b"c" * 1000 + b"d" * 1000
+    holes = 0
+    for seed in range(8):
+        left = overwritten(machine, True, Mode.HOLE, seed)
+        differ = [at for at in range(2000) if left[at] != written[at]]
+        assert all(left[at] == synced[at] for at in differ)
+        holes += bool(differ)
+    assert holes
+
+
+RECYCLING = """
+db.close()
+options.set_recycle_log_file_num(2)
+db = Rdict(sys.argv[1], options=options, column_families={'default': options})
+for name in (b'x', b'y'):
+    for i in range(100): put(name, i, 1000)
+    db.flush()
+"""
+
+
+def test_records_in_a_recycled_log_follow_their_own_syncs(machine: Machine) -> None:
+    """RocksDB renames the log before it writes over it: neither that nor the bytes may be lost once a sync returned."""
+    for seed, mode in enumerate([Mode.DROP, Mode.TEAR, Mode.HOLE] * 3):
+        program = f"for i in range(10): put(b'{seed}a', i)\ndb.flush_wal(True)\n"
+        machine.run(f"{RECYCLING}{program}for i in range(9): put(b'{seed}b', i)\ndie()")
+        before = machine.shim.overwrites
+        left = machine.restored(mode, seed)
+        assert machine.shim.overwrites > before, "no log was recycled"
+        mine = [key for key in left if key.startswith(str(seed))]
+        assert mine[:10] == expected(f"{seed}a", 10)
+        assert [key for key in left if key.startswith("x")] == expected("x", 100)
+        if mode is not Mode.HOLE:
+            assert mine[10:] == expected(f"{seed}b", 0 if mode is Mode.DROP else len(mine) - 10)
 
 
 @pytest.mark.parametrize(("synced", "mode", "left"), [(True, Mode.DROP, b"new"), (False, Mode.DROP, b"old")])

@@ -21,6 +21,7 @@ from kubeactor.clock import Clock
 from kubeactor.engine.engine import Engine
 from kubeactor.engine.loop import EngineLoop, Page, new_event_loop
 from kubeactor.engine.store import Store, StoreError, WriteBatch, WriteStallError
+from kubeactor.engine.sync_policy import SyncPolicy
 from kubeactor.engine.volume import Volume
 from kubeactor.ids import identity_of_name, shard_of
 
@@ -134,6 +135,13 @@ class Pauses:
 
 
 pauses = Pauses()
+
+
+class ThreadAlways(SyncPolicy):
+    """As on a disk that is always slow."""
+
+    def wants_thread(self) -> bool:
+        return True
 
 
 class Machine:
@@ -256,7 +264,7 @@ class Machine:
 
     def sync_in_thread(self) -> None:
         """Sync as on a slow disk, so that the loop goes on while a sync is held back."""
-        self.engine.gate._in_thread = 1 << 30
+        self.engine.gate._policy = ThreadAlways()
 
     # --- calls
 

@@ -4,10 +4,8 @@ Each batch has a host-wide number. A sync covers the batches written *before* it
 then the WAL is synced, then everything that waits for a number up to the noted one goes out. A batch written while
 the sync runs waits for the next.
 
-On a fast disk the loop syncs by itself once a tick, for all batches of the tick together. Once a sync took more than
-a millisecond one thread does it, and the loop tries again after 64 syncs, then after twice as many, up to 4,096: only
-the loop can tell how fast the disk is, since what the thread measures includes its wait for the GIL
-(docs/performance.md).
+The loop does it by itself, once a tick for all batches of the tick together, or one thread does it while the loop goes
+on: `sync_policy.py` chooses.
 """
 
 from __future__ import annotations
@@ -18,18 +16,15 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 from kubeactor.call import Call
 from kubeactor.engine.loop import EngineLoop
 from kubeactor.engine.store import FLUSH_BATCHES, Store, StoreError
+from kubeactor.engine.sync_policy import SyncPolicy
 from kubeactor.errors import ActorError
 
 __all__ = ["Gate"]
-
-FAST_SYNC_S: Final = 0.001
-TRY_AGAIN_FIRST: Final = 64
-TRY_AGAIN_LAST: Final = 4096
 
 log = logging.getLogger("kubeactor.gate")
 
@@ -60,8 +55,7 @@ class Gate:
         self.sync_seconds = 0.0
         self.broken = False
         self._scheduled = False
-        self._in_thread = 0  # syncs that the thread does before the loop tries again
-        self._patience = TRY_AGAIN_FIRST
+        self._policy = SyncPolicy()
         self._flushed = 0
         self._flushing = False
         self._busy = False
@@ -110,8 +104,7 @@ class Gate:
         self._scheduled = False
         if self._busy or self.broken or self._closed or self.written == self.synced:
             return
-        if self._in_thread:
-            self._in_thread -= 1
+        if self._policy.wants_thread():
             self._busy = True
             self._orders.put(self._sync_in_thread)
             return
@@ -127,11 +120,7 @@ class Gate:
         finally:
             page.leave_rocksdb()
         seconds = perf_counter() - began
-        if seconds <= FAST_SYNC_S:
-            self._patience = TRY_AGAIN_FIRST
-        else:
-            self._in_thread = self._patience
-            self._patience = min(2 * self._patience, TRY_AGAIN_LAST)
+        self._policy.took(seconds)
         self._release(number, seconds)
 
     def _sync_in_thread(self) -> None:
@@ -158,6 +147,7 @@ class Gate:
     def _release(self, number: int, seconds: float) -> None:
         self.syncs += 1
         self.sync_seconds += seconds
+        self._policy.synced(number - self.synced)
         self.synced = number
         waiting = self.waiting
         reply = self._reply
@@ -172,18 +162,22 @@ class Gate:
                 # One closed client must not keep the others of its batch waiting.
                 log.exception("a reply could not be handed out")
         if self.written - self._flushed >= FLUSH_BATCHES and not self._flushing:
-            self._flush()
+            self._flushed = self.written
+            self._flush(self._store.flush)
 
-    def _flush(self) -> None:
-        self._flushed = self.written
+    def lay_out_wals(self) -> None:
+        """Have syncs overwrite WAL files from now on; calls go on meanwhile."""
+        self._flush(self._store.lay_out_wals)
+
+    def _flush(self, work: Callable[[], None]) -> None:
         self._flushing = True
-        threading.Thread(target=self._flush_in_thread, name="kubeactor-flush", daemon=True).start()
+        threading.Thread(target=self._flush_in_thread, args=(work,), name="kubeactor-flush", daemon=True).start()
 
-    def _flush_in_thread(self) -> None:
+    def _flush_in_thread(self, work: Callable[[], None]) -> None:
         failure = None
         try:
-            self._store.flush()
-        except StoreError as error:
+            work()
+        except (OSError, StoreError) as error:
             failure = str(error)
         self._flushing = False
         if failure is not None and not self._closed:

@@ -40,6 +40,7 @@ META: Final = b"\xff\xff"
 VOLUME: Final = META + b"volume"
 EPOCH: Final = META + b"epoch"
 KEYED_BYTES: Final = META + b"keyed"
+FILLER: Final = META + b"filler"  # never there: what WAL files are laid out with
 
 
 def shard_prefix(shard: int, kind: bytes = b"") -> bytes:

@@ -378,18 +378,32 @@ static size_t bytes_of(const struct iovec *parts, int count) {
   return sum;
 }
 
-static void note_send(int fd, uint64_t began, uint64_t inode, const struct iovec *parts, int count) {
-  char copy[KEPT_OF_A_SEND];
+/* The first bytes of all parts together; how many. */
+static size_t gather(const struct iovec *parts, int count, char *copy, size_t room) {
   size_t used = 0;
-  int domain = 0;
-  socklen_t size = sizeof domain;
-  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 || domain == AF_UNIX) return;
-  for (int i = 0; i < count && used < sizeof copy; i++) {
-    size_t n = parts[i].iov_len < sizeof copy - used ? parts[i].iov_len : sizeof copy - used;
+  for (int i = 0; i < count && used < room; i++) {
+    size_t n = parts[i].iov_len < room - used ? parts[i].iov_len : room - used;
     memcpy(copy + used, parts[i].iov_base, n);
     used += n;
   }
+  return used;
+}
+
+static void note_send(int fd, uint64_t began, uint64_t inode, const struct iovec *parts, int count) {
+  char copy[KEPT_OF_A_SEND];
+  int domain = 0;
+  socklen_t size = sizeof domain;
+  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 || domain == AF_UNIX) return;
+  size_t used = gather(parts, count, copy, sizeof copy);
   note(SEND, began, inode, 0, bytes_of(parts, count), copy, used, 0);
+}
+
+/* With all its bytes, since the file may be written over later. */
+static void note_write(uint64_t began, uint64_t inode, uint64_t at, const struct iovec *parts, int count, size_t done) {
+  char *copy = malloc(done);
+  if (copy) note(WRITE, began, inode, at, done, copy, gather(parts, count, copy, done), 0);
+  else atomic_store(&control->overflow, 1);
+  free(copy);
 }
 
 /* Called before a send: what is noted is the last moment at which no byte of it had left. */
@@ -416,6 +430,19 @@ static ssize_t plain_write(int fd, const struct iovec *parts, int count, off_t o
   return syscall(SYS_pwritev, fd, parts, count, offset, 0);
 }
 
+/* What a write is about to overwrite; the descriptor may be write-only. NULL when there is nothing. */
+static char *about_to_overwrite(int fd, off_t at, size_t length) {
+  char path[64], *old = malloc(length);
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  int reader = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+  if (!old || reader < 0 || syscall(SYS_pread64, reader, old, length, at) != (ssize_t)length) {
+    atomic_store(&control->overflow, 1);  /* the model would be wrong without it */
+    free(old), old = NULL;
+  }
+  if (reader >= 0) syscall(SYS_close, reader);
+  return old;
+}
+
 static ssize_t do_write(int fd, const struct iovec *parts, int count, off_t offset) {
   struct stat st;
   int saved = errno;
@@ -429,15 +456,22 @@ static ssize_t do_write(int fd, const struct iovec *parts, int count, off_t offs
   int last = (files & atomic_load(&control->cut_files)) && counted_down(&control->cut_writes);
   if (last && atomic_load(&control->cut_before)) cut();
   if ((files & atomic_load(&control->full_files)) && reached(&control->full_at)) return full_disk(fd, parts, offset);
+  off_t at = offset >= 0 ? offset : lseek(fd, 0, SEEK_CUR);
+  if (offset < 0 && (fcntl(fd, F_GETFL) & O_APPEND)) at = st.st_size;
+  size_t covers = at < st.st_size ? (size_t)(st.st_size - at) : 0, length = bytes_of(parts, count);
+  if (covers > length) covers = length;
+  char *old = covers ? about_to_overwrite(fd, at, covers) : NULL;
   uint64_t began = now_ns();
+  errno = saved;
   ssize_t done = plain_write(fd, parts, count, offset);
+  saved = errno;
   if (done > 0) {
-    saved = errno;
-    off_t at = offset >= 0 ? offset : lseek(fd, 0, SEEK_CUR) - done;
-    if (at < st.st_size) note(OVERWRITE, began, st.st_ino, (uint64_t)at, (uint64_t)done, NULL, 0, 0);
-    if (atomic_load(&control->log_traffic)) note(WRITE, began, st.st_ino, (uint64_t)at, (uint64_t)done, NULL, 0, 0);
-    errno = saved;
+    if ((size_t)done < covers) covers = (size_t)done;
+    if (old) note(OVERWRITE, began, st.st_ino, (uint64_t)at, covers, old, covers, 0);
+    if (atomic_load(&control->log_traffic)) note_write(began, st.st_ino, (uint64_t)at, parts, count, (size_t)done);
   }
+  free(old);
+  errno = saved;
   if (last) cut();
   return done;
 }

@@ -478,6 +478,8 @@ def forget(
 ) -> None:
     """Give up the shards of a lost volume: they begin empty, under a higher epoch. Tells first what that would be.
 
+    Shards without an owner begin once every host that might hold them is forgotten.
+
     Example: kubeactor forget bank host-1 --accept-data-loss
     """
     from kubeactor.pod import commands
@@ -488,7 +490,8 @@ def forget(
         volume = commands.forget(name, host, namespace)
     except commands.CommandError as error:
         _refuse(str(error))
-    print(f"the operator of {name} is told to forget volume {volume} of {host}; kubectl describe actorns {name} tells")
+    what = f"volume {volume} of {host}" if volume else f"whatever {host} held"
+    print(f"the operator of {name} is told to forget {what}; kubectl describe actorns {name} tells")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from kubeactor_operator.observed import Object
 
-__all__ = ["Action", "Apply", "Create", "Delete", "Grant", "Patch", "Plan", "Replace", "Tell"]
+__all__ = ["Action", "Apply", "Create", "Delete", "Grant", "Mark", "Patch", "Plan", "Replace", "Tell"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,13 @@ class Grant:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """Annotate the ActorNamespace itself, if it is still the one observed."""
+
+    annotations: Object
+
+
+@dataclass(frozen=True)
 class Tell:
     """An Event: what happened and why."""
 
@@ -68,7 +75,7 @@ class Tell:
     warning: bool = True
 
 
-Action = Create | Apply | Patch | Replace | Delete | Grant | Tell
+Action = Create | Apply | Patch | Replace | Delete | Grant | Mark | Tell
 
 
 @dataclass(frozen=True)

@@ -190,8 +190,8 @@ PLACEMENT_INCOMPLETE: Final = _reason(
     "PlacementIncomplete",
     DEGRADED,
     "True",
-    "While the table is rebuilt a volume is missing or two hosts claim a shard; such shards stay without an owner.",
-    "Bring the named host's volume back; if it is lost, restore it from a backup or `kubeactor forget`.",
+    "No volume holds some shards that were placed once, or two hosts claim one; such shards stay without an owner.",
+    "Bring the volumes back; lost ones restore from a backup, or `kubeactor forget NAME host-N --accept-data-loss`.",
 )
 PLACEMENT_TOO_NEW: Final = _reason(
     "PlacementTooNew",

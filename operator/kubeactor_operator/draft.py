@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from kubeactor_operator import conditions, names
-from kubeactor_operator.actions import Action, Apply, Create, Delete
+from kubeactor_operator.actions import Action, Apply, Create, Delete, Mark
 from kubeactor_operator.children.manifest import Manifest, digest
 from kubeactor_operator.live import HostPod, as_applied, host_pods
 from kubeactor_operator.observed import Object, Observed
@@ -86,6 +86,18 @@ class Draft:
         reason = conditions.INVALID_POD_SETTINGS if content else conditions.REFUSED_BY_CLUSTER
         self.trouble(reason, f"{kind} {name} is refused: {message}", stalled=content)
         return content and asked == digest(manifest)
+
+    def mark(self) -> None:
+        """Remember at the ActorNamespace itself that its shards were placed, which outlives all that may be lost."""
+        observed, mark = self.observed, Mark({names.PLACED: self.observed.namespace.uid})
+        if observed.marked or mark in self.actions:
+            return
+        self.actions.append(mark)
+        refusal = observed.refusals.get(f"{names.KIND}/{observed.namespace.name}")
+        if refusal:
+            text = f"no shard is granted before it is noted at {names.KIND} {observed.namespace.name}, which is refused"
+            self.trouble(conditions.REFUSED_BY_CLUSTER, f"{text}: {refusal[1]}")
+        self.soon(5.0 if refusal else 0.1)
 
     def drop(self, kind: str, name: str) -> None:
         """Delete a child that is not wanted any more; never one of someone else."""

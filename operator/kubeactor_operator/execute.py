@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kubeactor_operator import names
-from kubeactor_operator.actions import Action, Apply, Create, Delete, Grant, Patch, Plan, Replace, Tell
+from kubeactor_operator.actions import Action, Apply, Create, Delete, Grant, Mark, Patch, Plan, Replace, Tell
 from kubeactor_operator.api import Api, ApiError
 from kubeactor_operator.children.manifest import digest
 from kubeactor_operator.live import timestamp
@@ -47,19 +47,20 @@ class Execution:
             PodError: when a host does not take a grant.
             NotLeader: when the Lease ran out.
         """
-        wrote = await self._write_status(body, plan.status)
+        now = await self._write_status(body, plan.status)
+        wrote = now is not body
         for action in plan.actions:
             self._check()
             if isinstance(action, Tell):
                 await self._tell(body, action)
                 continue
             try:
-                await self._do(action, memory)
+                await self._do(action, now, memory)
                 wrote = True
             except ApiError as error:
                 if not error.refused or isinstance(action, Grant):
                     raise
-                memory.refuse(*_refusal(action, error))
+                memory.refuse(*_refusal(action, body, error))
                 _log.warning("refused: %s", error)
             ACTIONS.labels(type(action).__name__.lower()).inc()
         return wrote
@@ -68,17 +69,18 @@ class Execution:
         if not self._may_write():
             raise NotLeader("the lease ran out; the next leader looks again")
 
-    async def _write_status(self, body: Object, status: Object) -> bool:
+    async def _write_status(self, body: Object, status: Object) -> Object:
+        """The object as it is then."""
         stored = body.get("status") or {}
         if {key: stored.get(key) for key in status} == status:
-            return False
+            return body
         self._check()
         fields = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "status": status}
-        await self._api.patch(_merged(body, fields), "status")
+        written = await self._api.patch(_merged(body, fields), "status")
         ACTIONS.labels("status").inc()
-        return True
+        return written
 
-    async def _do(self, action: Action, memory: Memory) -> None:
+    async def _do(self, action: Action, body: Object, memory: Memory) -> None:
         match action:
             case Create(manifest):
                 await self._api.create(manifest)
@@ -93,6 +95,9 @@ class Execution:
             case Patch(fields, live):
                 await self._api.patch(_merged(live, fields))
                 _forget(memory, live)
+            case Mark(annotations):
+                await self._api.patch(_merged(body, {"metadata": {"annotations": annotations}}))
+                _forget(memory, body)
             case Delete(live, orphan):
                 await self._api.delete(live, orphan=orphan)
             case Grant(_, volume, address, credential, grants):
@@ -165,7 +170,7 @@ def _forget(memory: Memory, thing: Object) -> None:
     memory.refusals.pop(_key(thing), None)
 
 
-def _refusal(action: Action, error: ApiError) -> tuple[str, tuple[int, str, str]]:
+def _refusal(action: Action, body: Object, error: ApiError) -> tuple[str, tuple[int, str, str]]:
     match action:
         case Create(thing) | Apply(thing, _) | Replace(thing, _):
             return _key(thing), (error.status, str(error), digest(thing))
@@ -173,5 +178,7 @@ def _refusal(action: Action, error: ApiError) -> tuple[str, tuple[int, str, str]
             return _key(live), (error.status, str(error), digest(fields))
         case Delete(live, _):
             return _key(live), (error.status, str(error), "")
+        case Mark(annotations):
+            return _key(body), (error.status, str(error), digest(annotations))
         case _:
             raise AssertionError(f"{action} is not refused by the API server")

@@ -17,6 +17,7 @@ __all__ = [
     "LAST_GOOD",
     "NAMESPACE_LABEL",
     "PAUSED",
+    "PLACED",
     "PLACEMENT_KIND",
     "TEMPLATE",
     "VERSION",
@@ -43,9 +44,11 @@ PLACEMENT_KIND: Final = "ActorPlacement"
 PLACEMENT_PLURAL: Final = "actorplacements"
 FIELD_MANAGER: Final = "kubeactor"
 
-# Annotations of an ActorNamespace, written by users and by `kubeactor forget`.
+# Annotations of an ActorNamespace, written by users and by `kubeactor forget`: one for each host, `...forget-host-1`.
 PAUSED: Final = "kubeactor.io/paused"
-FORGET: Final = "kubeactor.io/forget"
+FORGET: Final = "kubeactor.io/forget-"
+# Of an ActorNamespace too, written by us: its uid, once its shards were granted or are about to be.
+PLACED: Final = "kubeactor.io/placed"
 # Of a pod template: its hash. Of the StatefulSet: the template that last served on every host, as JSON.
 TEMPLATE: Final = "kubeactor.io/template"
 LAST_GOOD: Final = "kubeactor.io/last-good-template"

@@ -114,6 +114,11 @@ class Observed:
         return any(reference.get("uid") == self.namespace.uid for reference in references)
 
     @property
+    def marked(self) -> bool:
+        """Whether it is noted that shards of this very namespace were granted, or are about to be."""
+        return self.namespace.metadata.annotations.get(names.PLACED) == self.namespace.uid
+
+    @property
     def stateful_set(self) -> Object | None:
         """That of the hosts, if it is ours."""
         found = self.child("StatefulSet", names.host(self.namespace.name))

@@ -10,6 +10,7 @@ from kubeactor_operator import conditions, foundation, healing, placement_plan, 
 from kubeactor_operator.actions import Plan
 from kubeactor_operator.draft import Draft
 from kubeactor_operator.observed import Observed
+from kubeactor_operator.placed import Placed, read
 
 __all__ = ["plan"]
 
@@ -18,7 +19,7 @@ def plan(observed: Observed) -> Plan:
     """What to do now, in order, and the whole status to be written."""
     draft = Draft(observed)
     namespace = observed.namespace
-    placed = placement_plan.read(draft)
+    placed = read(draft)
     healing.watch(draft)
     if not namespace.paused and not namespace.metadata.deletion_timestamp and placed.readable:
         _reconcile(draft, placed)
@@ -26,7 +27,7 @@ def plan(observed: Observed) -> Plan:
     return Plan((*draft.actions, *told), found, draft.again_s)
 
 
-def _reconcile(draft: Draft, placed: placement_plan.Placed) -> None:
+def _reconcile(draft: Draft, placed: Placed) -> None:
     foundation.credentials(draft)
     bundle = foundation.bundle(draft)
     count = rollout.replicas(draft, placed)

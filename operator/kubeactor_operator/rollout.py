@@ -24,7 +24,7 @@ from kubeactor_operator.children.pods import Bundle, template_hash
 from kubeactor_operator.draft import Draft
 from kubeactor_operator.live import HostPod, annotation
 from kubeactor_operator.observed import Object
-from kubeactor_operator.placement_plan import Placed
+from kubeactor_operator.placed import Placed
 from kubeactor_operator.spec import ActorNamespace
 
 __all__ = ["code_in_use", "ended_text", "replicas", "roll", "roll_ingresses", "settled"]

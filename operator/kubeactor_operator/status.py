@@ -11,7 +11,7 @@ from kubeactor_operator.children import ingresses
 from kubeactor_operator.draft import Draft
 from kubeactor_operator.live import condition, timestamp
 from kubeactor_operator.observed import Inventory, Object, Probe
-from kubeactor_operator.placement_plan import Placed, shard_text
+from kubeactor_operator.placed import Placed, shard_text
 
 __all__ = ["PASSED_WITHIN_S", "compose"]
 

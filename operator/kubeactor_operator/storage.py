@@ -15,7 +15,7 @@ from kubeactor_operator.children.placement import claim_owners
 from kubeactor_operator.draft import Draft
 from kubeactor_operator.live import annotation, quantity, when
 from kubeactor_operator.observed import Object
-from kubeactor_operator.placement_plan import Placed
+from kubeactor_operator.placed import Placed
 from kubeactor_operator.rollout import settled
 
 __all__ = ["foreign", "keep"]

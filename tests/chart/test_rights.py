@@ -88,7 +88,7 @@ def never(where: str | None) -> list[Ask]:
         ),
         *(Ask(verb, "", "persistentvolumeclaims", where) for verb in ("create", "update", "deletecollection")),
         *(Ask(verb, "rbac.authorization.k8s.io", "roles", where) for verb in ("escalate", "bind", "update")),
-        *(Ask(verb, "kubeactor.io", "actornamespaces", where) for verb in ("create", "update", "patch", "delete")),
+        *(Ask(verb, "kubeactor.io", "actornamespaces", where) for verb in ("create", "update", "delete")),
         *(Ask(verb, "kubeactor.io", "actornamespaces/finalizers", where) for verb in ("update", "patch")),
         *(Ask(verb, "kubeactor.io", "actorplacements", where) for verb in ("delete", "patch", "deletecollection")),
         *(Ask(verb, "", "serviceaccounts", where) for verb in ("impersonate", "list")),

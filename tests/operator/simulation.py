@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from kubeactor.placement import FORMAT, Document, Table
+from kubeactor.pod.commands import wish
 from kubeactor_operator import names
-from kubeactor_operator.actions import Action, Apply, Create, Delete, Grant, Patch, Plan, Replace, Tell
+from kubeactor_operator.actions import Action, Apply, Create, Delete, Grant, Mark, Patch, Plan, Replace, Tell
 from kubeactor_operator.children.manifest import digest
 from kubeactor_operator.children.pods import template_hash
 from kubeactor_operator.live import condition, timestamp
@@ -70,6 +71,7 @@ class Cluster:
         self.ever: dict[int, int] = {}  # shard -> highest epoch that any volume ever held
         self.wiped: set[int] = set()  # shards whose data is gone
         self.given_up: set[int] = set()
+        self.forgotten: set[str] = set()  # hosts that the user gave up
         self.served: set[int] = set()  # shards that ever had an owner in a published table
         self.published: dict[int, int] = {}
         self.events: list[Tell] = []
@@ -99,6 +101,13 @@ class Cluster:
             if value is not None:
                 known[name] = value
         self._bump(live)
+
+    def forget(self, host: str) -> None:
+        """`kubeactor forget bank HOST --accept-data-loss`."""
+        live = self.objects[(names.PLACEMENT_KIND, "bank")]
+        assert self.table
+        self.forgotten.add(host)
+        self.annotate(**{f"forget-{host}": wish(self.table, live["metadata"]["uid"], host)})
 
     def recreate(self) -> None:
         """Delete the ActorNamespace with its children, keep the claims, apply it again."""
@@ -138,10 +147,21 @@ class Cluster:
 
     def wipe(self, host: str) -> None:
         """Its volume is replaced by an empty one."""
-        self.wiped |= self.volume(host).states.keys()
+        self._gone(self.volume(host), host)
         uid = self.namespace["metadata"]["uid"]
         self.version += 1
         self.volumes[self.claim(host)["metadata"]["uid"]] = Volume(f"{self.version:08x}", uid)
+
+    def lose(self, host: str) -> None:
+        """Its claim is deleted by hand, and its pod, so that there will be another one."""
+        self._gone(self.volumes.get(self.claim(host)["metadata"]["uid"]), host)
+        self.remove(("PersistentVolumeClaim", f"data-bank-{host}"))
+        self.remove(("Pod", f"bank-{host}"))
+
+    def _gone(self, volume: Volume | None, host: str) -> None:
+        if volume and volume.states:
+            self.wiped |= volume.states.keys()
+            self.forgotten.discard(host)  # what was given up before is not what is lost now
 
     def pod(self, host: str) -> Object:
         return self.objects[("Pod", f"bank-{host}")]
@@ -242,7 +262,8 @@ class Cluster:
             for action in decided.actions[:upto]:
                 refusal = None if isinstance(action, Tell | Grant) else self.refuse(action)
                 if refusal:
-                    manifest = getattr(action, "manifest", None) or action.live  # type: ignore[union-attr]
+                    manifest = self.namespace if isinstance(action, Mark) else getattr(action, "manifest", None)
+                    manifest = manifest or action.live  # type: ignore[union-attr]
                     key = f"{manifest['kind']}/{manifest['metadata']['name']}"
                     self.refusals[key] = (*refusal, digest(manifest))
                     continue
@@ -277,6 +298,9 @@ class Cluster:
                 target = self._at(live)
                 _merge(target, fields)
                 self._bump(target)
+            case Mark(annotations):
+                _merge(self.namespace["metadata"].setdefault("annotations", {}), annotations)
+                self._bump(self.namespace)
             case Delete(live, orphan):
                 self._delete(self._at(live), orphan)
             case Grant(host, volume, _, _, grants):
@@ -325,10 +349,16 @@ class Cluster:
                 continue
             assert shard not in volume.states, "a host refuses a shard that it knows at another epoch"
             if shard in self.served:
-                assert shard in self.given_up, f"shard {shard} was owned and would begin empty"
+                assert self._given_up(shard), f"shard {shard} was owned and would begin empty"
                 assert epoch > self.ever[shard], f"shard {shard} begins anew at {epoch}, {self.ever[shard]} was seen"
             volume.states[shard] = epoch
             self.ever[shard] = max(epoch, self.ever.get(shard, 0))
+
+    def _given_up(self, shard: int) -> bool:
+        """Whether the user gave it up, and no host that was not forgotten holds it."""
+        held = {h for n in range(4) if ("PersistentVolumeClaim", f"data-bank-{(h := f'host-{n}')}") in self.objects
+                if shard in self.volume(h).states}  # fmt: skip
+        return shard in self.given_up or (bool(self.forgotten) and held <= self.forgotten)
 
     def _delete(self, live: Object, orphan: bool) -> None:
         host = names.host_id("bank", live["metadata"]["name"]) if live["kind"] == "Pod" else None

@@ -6,7 +6,7 @@ import pytest
 from tests.operator.simulation import Cluster, Refused
 
 from kubeactor_operator import names
-from kubeactor_operator.actions import Grant
+from kubeactor_operator.actions import Grant, Mark
 from kubeactor_operator.observed import Object
 
 TABLE = (names.PLACEMENT_KIND, "bank")
@@ -16,6 +16,15 @@ def lose_table_and_figures(sim: Cluster) -> None:
     sim.remove(TABLE)
     sim.published.clear()
     sim.namespace["status"] = {}
+
+
+def message(sim: Cluster) -> str:
+    return str(next(one for one in sim.status["conditions"] if one["type"] == "Degraded")["message"])
+
+
+def owners(sim: Cluster) -> dict[int, tuple[str, int] | None]:
+    assert sim.table
+    return {shard: sim.table.owner(shard) for shard in range(8)}
 
 
 def test_a_grant_of_a_leader_that_was_paused_does_not_begin_another_volume() -> None:
@@ -116,3 +125,158 @@ def test_a_stateful_set_that_remembers_the_way_back_is_not_replaced_to_grow_its_
     assert live()["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"] == "2Gi"
     assert sim.condition("Progressing") == ("False", "UpToDate")
     assert {sim.pod(f"host-{n}")["spec"]["containers"][0]["image"] for n in range(3)} == {"bank:2"}
+
+
+def lose_everything(sim: Cluster) -> None:
+    """All but the ActorNamespace itself."""
+    for n in range(3):
+        sim.lose(f"host-{n}")
+    for key in (("StatefulSet", "bank-host"), ("Secret", "bank-peer")):
+        sim.remove(key)
+    lose_table_and_figures(sim)
+
+
+def test_that_it_was_placed_is_noted_at_the_namespace_before_the_first_grant() -> None:
+    sim = Cluster()
+    while not any(isinstance(action, Grant) for action in sim.decide().actions):
+        assert not sim.volumes or all(not volume.states for volume in sim.volumes.values())
+        sim.step()
+    uid = sim.namespace["metadata"]["uid"]
+    assert sim.namespace["metadata"]["annotations"] == {"kubeactor.io/placed": uid}
+
+
+def test_no_shard_is_granted_while_that_cannot_be_noted() -> None:
+    sim = Cluster()
+    sim.refuse = lambda action: (403, "no annotations here") if isinstance(action, Mark) else None
+    for _ in range(30):
+        sim.step()
+    assert all(not volume.states for volume in sim.volumes.values())
+    assert sim.condition("Degraded") == ("True", "RefusedByCluster")
+    assert "no annotations here" in message(sim)
+    sim.refuse = lambda action: None
+    sim.settle()
+    assert sim.condition("Degraded") == ("False", "AsExpected")
+
+
+def test_a_namespace_placed_by_an_older_release_is_noted_too() -> None:
+    sim = Cluster()
+    sim.settle()
+    del sim.namespace["metadata"]["annotations"]
+    sim.settle()
+    assert "kubeactor.io/placed" in sim.namespace["metadata"]["annotations"]
+
+
+def test_a_namespace_that_was_placed_does_not_begin_empty_when_all_else_is_lost() -> None:
+    sim = Cluster()
+    sim.settle()
+    lose_everything(sim)
+    sim.settle()
+    assert [sim.volume(f"host-{n}").states for n in range(3)] == [{}, {}, {}]
+    assert sim.condition("Degraded") == sim.condition("Stalled") == ("True", "PlacementIncomplete")
+    assert sim.condition("Ready")[0] == "False"
+    for n in range(3):
+        assert f"`kubeactor forget bank host-{n} --accept-data-loss`" in message(sim)
+
+
+def test_another_namespace_of_that_name_is_a_new_one() -> None:
+    sim = Cluster()
+    sim.settle()
+    mark = dict(sim.namespace["metadata"]["annotations"])
+    for n in range(3):
+        sim.lose(f"host-{n}")
+    sim.recreate()
+    sim.namespace["metadata"]["annotations"] = mark  # as from a backup
+    sim.served.clear()
+    for n in range(3):
+        sim.objects.pop(("PersistentVolumeClaim", f"data-bank-host-{n}"), None)
+    sim.settle()
+    assert sim.condition("Ready") == ("True", "Serving")
+    assert sim.namespace["metadata"]["annotations"]["kubeactor.io/placed"] == sim.namespace["metadata"]["uid"]
+
+
+def test_what_is_lost_with_all_volumes_begins_anew_once_all_hosts_are_forgotten_and_not_again() -> None:
+    sim = Cluster()
+    sim.settle()
+    lose_everything(sim)
+    sim.settle()
+    sim.forget("host-0")
+    sim.settle()
+    sim.forget("host-2")
+    sim.settle()
+    assert "host-1" in message(sim)
+    assert "host-2" not in message(sim)
+    assert [sim.volume(f"host-{n}").states for n in range(3)] == [{}, {}, {}]
+    sim.forget("host-1")
+    sim.settle()
+    assert sim.condition("Ready") == ("True", "Serving")
+    assert sim.condition("Degraded") == ("False", "AsExpected")
+    assert sorted(len(sim.volume(f"host-{n}").states) for n in range(3)) == [2, 3, 3]
+    assert {owner and owner[1] for owner in owners(sim).values()} == {2}
+    lose_everything(sim)  # the annotations are still there
+    sim.settle()
+    assert [sim.volume(f"host-{n}").states for n in range(3)] == [{}, {}, {}]
+    assert sim.condition("Degraded") == ("True", "PlacementIncomplete")
+
+
+def test_a_host_that_a_rebuilt_table_does_not_know_can_be_forgotten() -> None:
+    sim = Cluster()
+    sim.settle()
+    before = owners(sim)
+    lost = sim.table.shards_of("host-1") if sim.table else []
+    sim.lose("host-1")
+    lose_table_and_figures(sim)
+    sim.settle()
+    assert sim.table
+    assert "host-1" not in sim.table.volumes
+    assert "kubeactor forget bank host-1 --accept-data-loss" in message(sim)
+    assert "kubeactor forget bank host-2" not in message(sim)
+    sim.forget("host-1")
+    sim.settle()
+    assert sim.condition("Ready") == ("True", "Serving")
+    assert owners(sim) == before | dict.fromkeys(lost, ("host-1", 2))
+
+
+def test_a_forgotten_host_is_waited_for_no_more_but_one_that_was_not_forgotten_is() -> None:
+    sim = Cluster()
+    sim.settle()
+    before = owners(sim)
+    sim.lose("host-1")
+    sim.hung.add("host-2")
+    sim.pod("host-2")["status"]["serves"] = False
+    lose_table_and_figures(sim)
+    for _ in range(100):
+        sim.step()
+        sim.tick()
+    assert sim.table
+    sim.forget("host-1")
+    for _ in range(30):
+        sim.step()
+        sim.tick()
+    assert sim.volume("host-1").states == {}
+    assert "kubeactor forget bank host-2" in message(sim)
+    sim.hung.clear()
+    sim.settle()
+    assert {shard: owner for shard, owner in owners(sim).items() if owner == before[shard]} == {
+        shard: owner for shard, owner in before.items() if owner and owner[0] != "host-1"
+    }
+    assert {owner for shard, owner in owners(sim).items() if owner != before[shard]} == {("host-1", 2)}
+
+
+def test_a_forgotten_volume_that_comes_back_is_not_served_and_what_it_held_begins_elsewhere() -> None:
+    sim = Cluster()
+    sim.settle()
+    assert sim.table
+    lost, first = sim.table.shards_of("host-1"), sim.volume("host-1")
+    sim.wipe("host-1")
+    sim.settle()
+    sim.forget("host-1")
+    sim.settle()
+    assert owners(sim)[lost[0]] == ("host-1", 2)
+    sim.wipe("host-1")
+    sim.volumes[sim.claim("host-1")["metadata"]["uid"]] = first
+    sim.settle()
+    assert sim.condition("Degraded") == ("True", "VolumeLost")
+    sim.forget("host-1")
+    sim.settle()
+    assert sim.condition("Ready") == ("True", "Serving")
+    assert {owners(sim)[shard] for shard in lost} <= {("host-0", 3), ("host-2", 3)}

@@ -20,7 +20,7 @@ VOLUMES = {"host-0": "vol-0", "host-1": "vol-1"}
 @pytest.fixture
 def api() -> Iterator[FakeApi]:
     with fake_api() as api:
-        api.put(PLACEMENTS, "bank", spec=placement(UID, OWNERS, VOLUMES, epoch=3))
+        api.put(PLACEMENTS, "bank", spec=placement(UID, OWNERS, VOLUMES, epoch=3), metadata={"uid": "table-1"})
         api.put(NAMESPACES, "bank", spec={})
         yield api
 
@@ -79,7 +79,15 @@ def test_forget_says_what_would_be_lost_and_changes_nothing(api: FakeApi, tmp_pa
 
 def test_forget_names_the_recorded_volume_in_the_annotation(api: FakeApi, tmp_path: Path) -> None:
     assert "forget volume vol-1 of host-1" in said(api, tmp_path, "forget", "bank", "host-1", "--accept-data-loss")
-    assert api.patches == [("bank", {"metadata": {"annotations": {"kubeactor.io/forget": "host-1:vol-1"}}})]
+    assert api.patches == [("bank", {"metadata": {"annotations": {"kubeactor.io/forget-host-1": "vol-1:table-1/3"}}})]
+
+
+def test_a_host_that_the_table_does_not_list_can_be_forgotten_too(api: FakeApi, tmp_path: Path) -> None:
+    api.put(NAMESPACES, "bank", spec={"hosts": {"replicas": 3}})
+    says = refused("forget", "bank", "host-2", environment=environment(api, tmp_path))
+    assert "host-2 of bank is not in the table, and might hold 1 that have no owner" in says
+    assert "forget whatever host-2 held" in said(api, tmp_path, "forget", "bank", "host-2", "--accept-data-loss")
+    assert api.patches == [("bank", {"metadata": {"annotations": {"kubeactor.io/forget-host-2": ":table-1/3"}}})]
 
 
 def test_forget_of_a_host_that_there_is_not_is_refused(api: FakeApi, tmp_path: Path) -> None:

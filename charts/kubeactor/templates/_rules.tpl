@@ -10,6 +10,7 @@
     - get # looks at the newest version before it decides
     - list # finds all of them at its start, and again every few seconds
     - watch # hears of a change at once
+    - patch # notes that its shards were granted, in an annotation that outlives table, status and volumes
 - apiGroups: [kubeactor.io]
   resources: [actornamespaces/status]
   verbs:

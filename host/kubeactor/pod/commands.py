@@ -14,10 +14,10 @@ from kubeactor.ids import identity_of_name, shard_of
 from kubeactor.placement import Document, PlacementError, Table
 from kubeactor.pod.api import ApiProblem, api_client, request
 
-__all__ = ["CommandError", "forget", "loss", "where"]
+__all__ = ["CommandError", "forget", "loss", "where", "wish"]
 
 API: Final = "/apis/kubeactor.io/v1alpha1"
-FORGET: Final = "kubeactor.io/forget"
+FORGET: Final = "kubeactor.io/forget-"  # and the host
 OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 T = TypeVar("T")
@@ -53,39 +53,60 @@ def where(name: str, instance: str, binding: str, namespace: str | None) -> list
 
 
 def loss(name: str, host: str, namespace: str | None) -> str:
-    """What would be lost with a host's recorded volume, in words.
+    """What would be lost with a host's volume, in words.
 
     Raises:
-        CommandError: when the table knows no such host, or can't be read.
+        CommandError: when there is no such host, or the table can't be read.
     """
-    table = _table(name, namespace)
-    volume = _volume(table, name, host)
+    table = _known(name, host, namespace)[0]
+    ownerless = sum(table.owner(shard) is None for shard in range(table.shards))
+    holds = f"{len(table.shards_of(host))} of {table.shards} shards on volume {table.volumes.get(host)}"
+    held = f"holds {holds}" if host in table.volumes else "is not in the table"
+    might = f", and might hold {ownerless} that have no owner" if ownerless else ""
     return (
-        f"{host} of {name} holds {len(table.shards_of(host))} of {table.shards} shards on volume {volume}. To forget it"
-        " gives them up: every instance in them begins empty, and its data can't come back, not even with the volume."
-        " Restore the volume if you can; else say --accept-data-loss"
+        f"{host} of {name} {held}{might}. To forget it gives them up: every instance in them begins empty, and its data"
+        " can't come back, not even with the volume. Restore the volume if you can; else say --accept-data-loss"
     )
 
 
 def forget(name: str, host: str, namespace: str | None) -> str:
-    """Tell the operator to give up what a host's recorded volume holds; the volume's id.
+    """Tell the operator to give up what a host's volume holds; the volume's id, empty if the table records none.
 
     Raises:
-        CommandError: when the table knows no such host, or the API server refuses.
+        CommandError: when there is no such host, or the API server refuses.
     """
-    volume = _volume(_table(name, namespace), name, host)
-    _run(_annotate(name, f"{host}:{volume}", namespace))
-    return volume
+    table, uid = _known(name, host, namespace)
+    _run(_annotate(name, {FORGET + host: wish(table, uid, host)}, namespace))
+    return table.volumes.get(host, "")
 
 
-def _volume(table: Table, name: str, host: str) -> str:
-    if host not in table.volumes:
-        raise CommandError(f"{name} has no {host}, it has {', '.join(sorted(table.volumes)) or 'no host yet'}")
-    return table.volumes[host]
+def wish(table: Table, uid: str, host: str) -> str:
+    """The value of the annotation: what is given up, so that it never means a later loss.
+
+    Args:
+        table: as it is published; uid: of the ActorPlacement.
+        host: the one to forget.
+    """
+    return f"{table.volumes.get(host, '')}:{uid}/{max(1, *(table.epoch(shard) for shard in range(table.shards)))}"
+
+
+def _known(name: str, host: str, namespace: str | None) -> tuple[Table, str]:
+    """The table and the uid of its object, if there is such a host: by the table, or by the number of hosts."""
+    found = _run(_read(name, namespace, "actorplacements"))
+    table = _read_table(found, name)
+    owner = _run(_read(name, namespace, "actornamespaces"))
+    count = max(owner["spec"].get("hosts", {}).get("replicas", 0), owner.get("status", {}).get("hosts", 0))
+    hosts = sorted({*table.volumes, *(f"host-{n}" for n in range(count))})
+    if host not in hosts:
+        raise CommandError(f"{name} has no {host}, it has {', '.join(hosts) or 'no host yet'}")
+    return table, found["metadata"]["uid"]
 
 
 def _table(name: str, namespace: str | None) -> Table:
-    found = _run(_read(name, namespace))
+    return _read_table(_run(_read(name, namespace, "actorplacements")), name)
+
+
+def _read_table(found: dict[str, Any], name: str) -> Table:
     try:
         return Table.of(msgspec.convert(found.get("spec"), Document))
     except (msgspec.ValidationError, PlacementError) as error:
@@ -101,13 +122,13 @@ def _run(main: Coroutine[Any, Any, T]) -> T:
         raise CommandError("this command needs the Kubernetes client: install kubeactor[kubernetes]") from error
 
 
-async def _read(name: str, namespace: str | None) -> dict[str, Any]:
+async def _read(name: str, namespace: str | None, plural: str) -> dict[str, Any]:
     async with api_client() as api:
         where = namespace or await _own_namespace()
-        return await request(api, "GET", f"{API}/namespaces/{where}/actorplacements/{name}", {})
+        return await request(api, "GET", f"{API}/namespaces/{where}/{plural}/{name}", {})
 
 
-async def _annotate(name: str, value: str, namespace: str | None) -> None:
+async def _annotate(name: str, annotations: dict[str, str], namespace: str | None) -> None:
     async with api_client() as api:
         where = namespace or await _own_namespace()
         await request(
@@ -115,7 +136,7 @@ async def _annotate(name: str, value: str, namespace: str | None) -> None:
             "PATCH",
             f"{API}/namespaces/{where}/actornamespaces/{name}",
             {},
-            body={"metadata": {"annotations": {FORGET: value}}},
+            body={"metadata": {"annotations": annotations}},
             content_type="application/merge-patch+json",
         )
 

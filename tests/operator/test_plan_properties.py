@@ -77,7 +77,7 @@ class Story:
 
     def deletes_table(self, _: int) -> None:
         held = {shard for volume in self.sim.volumes.values() for shard in volume.states}
-        if not self.sim.status.get("shards") and 0 < len(held) < 8:
+        if not self.sim.status.get("shards") and len(held) < 8 and self.sim.observe().marked:
             return  # without it, shards that were not granted yet can't be told from lost ones: the user decides
         self.sim.remove((names.PLACEMENT_KIND, "bank"))
         self._table_changed()

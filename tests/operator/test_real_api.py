@@ -116,6 +116,8 @@ async def test_an_applied_namespace_becomes_ready_and_then_nothing_is_written(ap
         assert table
         assert sorted(table["spec"]["hosts"]) == ["host-0", "host-1", "host-2"]
         assert world.grants == 8
+        bank = (await world.bank())["metadata"]
+        assert bank["annotations"]["kubeactor.io/placed"] == bank["uid"]
     async with Pods(world.port) as pods:
         controller = Controller(api, pods, may_write=lambda: True, stock_image=STOCK, namespaces=[world.space])
         await controller.look((world.space, "bank"))  # what was under way when the other one was stopped

@@ -23,8 +23,8 @@ from kubeactor.errors import (
     ActorFencedError,
     ActorUnauthenticatedError,
     ActorUnknownMethodError,
-    BodyTooLargeError,
 )
+from kubeactor.ingress.documents import json_response, read_document
 from kubeactor.ingress.state import Ingress
 from kubeactor.wire import authentic
 
@@ -32,6 +32,7 @@ __all__ = ["PREFIX", "HostSide", "Unopened", "host_routes", "ingress_routes"]
 
 PREFIX: Final = "/_internal/"
 BODY_BYTES: Final = 256 * 1024  # 4,096 grants of the longest epochs
+EXAMPLE: Final = '{"volume": "...", "grants": [[0, 1], [1, 1]]}'
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -73,15 +74,15 @@ def host_routes(ingress: Ingress, accepted: Accepted, host: HostSide) -> list[Ro
     """The routes of a host's internal port; `accepted` gives the tokens of the moment."""
 
     async def inventory(request: Request) -> Response:
-        return _json(host.inventory())
+        return json_response(host.inventory())
 
     async def grant(request: Request) -> Response:
-        asked = await _grants(request)
+        asked = await read_document(request, _Grants, limit_bytes=BODY_BYTES, example=EXAMPLE)
         try:
             host.grant(asked.volume, asked.grants)
         except ValueError as error:
             return _problem(ingress, ActorFencedError(str(error)), status=409)
-        return _json({})
+        return json_response({})
 
     guarded = _guarded(ingress, accepted)
     return [
@@ -102,7 +103,7 @@ def ingress_routes(
         if found is None:
             error = ActorArgumentError(f"the placement table knows no shard of a host {host[:80]!r}")
             return _problem(ingress, error, status=404)
-        return _json(found)
+        return json_response(found)
 
     guarded = _guarded(ingress, accepted)
     return [Route(f"{PREFIX}probe/{{host}}", guarded(probed), methods=["GET"]), _nothing(ingress, guarded)]
@@ -137,20 +138,6 @@ def _guarded(ingress: Ingress, accepted: Accepted) -> Callable[[Endpoint], Endpo
     return guard
 
 
-async def _grants(request: Request) -> _Grants:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > BODY_BYTES:
-            raise BodyTooLargeError(f"the body has at most {BODY_BYTES} bytes")
-    try:
-        return msgspec.json.decode(body, type=_Grants)
-    except msgspec.MsgspecError as error:
-        raise ActorArgumentError(
-            f'the body is not like {{"volume": "...", "grants": [[0, 1], [1, 1]]}}: {error}'
-        ) from error
-
-
 def _problem(ingress: Ingress, error: ActorError, status: int | None = None, reason: str = "") -> Response:
     answer = ingress.refuse(error, status=status)
     body = answer.body
@@ -160,7 +147,3 @@ def _problem(ingress: Ingress, error: ActorError, status: int | None = None, rea
     response = Response(body, answer.status)
     response.raw_headers = [*headers, (b"content-length", b"%d" % len(body))]
     return response
-
-
-def _json(value: object) -> Response:
-    return Response(_encode(value), media_type="application/json")

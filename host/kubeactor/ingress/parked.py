@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kubeactor.errors import ActorArgumentError, ActorError, ActorShardUnavailableError, BodyTooLargeError
+from kubeactor.errors import ActorError, ActorShardUnavailableError
+from kubeactor.ingress.documents import json_response, read_document
 from kubeactor.ingress.state import Ingress
 from kubeactor.parked import PATH, Keepers, Retried, Retry
 
 __all__ = ["parked_routes"]
 
 BODY_BYTES: Final = 64 * 1024
-
-_encode: Final = msgspec.json.Encoder().encode
+EXAMPLE: Final = '{"kind": "message", "instance": "ACCOUNT/alice", "number": 7}'
 
 
 def parked_routes(ingress: Ingress, keepers: Callable[[], Keepers | None]) -> list[Route]:
@@ -36,10 +35,11 @@ def parked_routes(ingress: Ingress, keepers: Callable[[], Keepers | None]) -> li
         return found
 
     async def show(request: Request) -> Response:
-        return _json(await ready().list_parked())
+        return json_response(await ready().list_parked())
 
     async def retry(request: Request) -> Response:
-        return _json(Retried(await ready().retry_parked(await _wanted(request))))
+        wanted = await read_document(request, Retry, limit_bytes=BODY_BYTES, example=EXAMPLE)
+        return json_response(Retried(await ready().retry_parked(wanted)))
 
     return [
         Route(PATH, _answering(ingress, show), methods=["GET"]),
@@ -63,20 +63,3 @@ def _answering(ingress: Ingress, endpoint: Endpoint) -> Endpoint:
             return response
 
     return answer
-
-
-async def _wanted(request: Request) -> Retry:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > BODY_BYTES:
-            raise BodyTooLargeError(f"the body has at most {BODY_BYTES} bytes")
-    try:
-        return msgspec.json.decode(body, type=Retry)
-    except msgspec.MsgspecError as error:
-        example = '{"kind": "message", "instance": "ACCOUNT/alice", "number": 7}'
-        raise ActorArgumentError(f"the body is not like {example}: {error}") from error
-
-
-def _json(value: object) -> Response:
-    return Response(_encode(value), media_type="application/json")

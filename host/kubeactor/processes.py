@@ -166,7 +166,7 @@ async def _serve_health(
     ingress = Ingress(behind.standby, bindings=())
     internal: Sequence[HttpRoute] = ()
     if site.peers is not None:
-        report = HostReport(behind, site.peers, context.quarantine)
+        report = HostReport(behind, site.peers, context.quarantine, site.namespace.folder)
         internal = host_routes(ingress, lambda: site.accepted, report)
     metrics = registry(context, behind)
     app = make_app(ingress, ready=behind.trouble, note=behind.notes, metrics=metrics, internal=internal)

@@ -34,7 +34,7 @@ def watch(draft: Draft) -> None:
     patience_s = DOWN_S if draft.observed.status.get("shards") else FIRST_START_S
     for host, pod in draft.pods.items():
         found = draft.observed.inventories.get(host)
-        if isinstance(found, Inventory) and found.disk.full:
+        if found and found.disk.full:
             told = condition({"status": draft.observed.status}, conditions.DEGRADED).get("message", "")
             draft.trouble(conditions.DISK_FULL, _full_text(host, found.disk, told))
         elif isinstance(found, Inventory) and found.protocol not in PROTOCOLS:
@@ -134,7 +134,7 @@ def _is_ours(action: Apply | Create | Delete) -> bool:
 def _judged(draft: Draft, pod: HostPod) -> str:
     """Why the pod is to be replaced; empty if not."""
     found = draft.observed.inventories.get(pod.host)
-    if pod.deleting or (isinstance(found, Inventory) and found.disk.full):
+    if pod.deleting or (found and found.disk.full):
         return ""
     if pod.backing_off:
         return f"{pod.name} is in back-off: {ended_text(pod)}"

@@ -46,10 +46,17 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Silent(NamedTuple):
-    """A host that gave no inventory: what it or the connection said; `answers` when its supervisor did answer."""
+    """A host that gave no inventory.
+
+    Attributes:
+        reason: what it or the connection said.
+        answers: whether its supervisor did answer.
+        disk: its volume, when that is too full to be opened.
+    """
 
     reason: str
     answers: bool
+    disk: Disk = Disk()
 
 
 @dataclass(frozen=True)

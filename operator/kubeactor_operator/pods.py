@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from kubeactor_operator import names
-from kubeactor_operator.observed import Inventory, Silent
+from kubeactor_operator.observed import Disk, Inventory, Silent
 
 __all__ = ["Pods", "PodError"]
 
@@ -24,16 +24,21 @@ DETAIL_CHARACTERS: Final = 300
 
 
 class PodError(Exception):
-    """Raised when a pod refuses (its status), or does not answer (status 0); the text says what it said."""
+    """Raised when a pod refuses (its status), or does not answer (status 0); the text says what it said.
 
-    def __init__(self, status: int, message: str) -> None:
+    `disk` is a host's, when that is why its volume is not open.
+    """
+
+    def __init__(self, status: int, message: str, disk: Disk = Disk()) -> None:
         super().__init__(message)
         self.status = status
+        self.disk = disk
 
 
 class _Problem(msgspec.Struct):
     title: str = ""
     detail: str = ""
+    disk: Disk = Disk()
 
 
 class Pods:
@@ -59,7 +64,7 @@ class Pods:
             answer = await self._ask("GET", address, "/_internal/inventory", credential)
             return msgspec.json.decode(answer, type=Inventory)
         except PodError as error:
-            return Silent(str(error), answers=error.status != 0)
+            return Silent(str(error), answers=error.status != 0, disk=error.disk)
         except msgspec.MsgspecError as error:
             return Silent(f"its inventory can't be read: {error}", answers=True)
 
@@ -106,7 +111,7 @@ class Pods:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise PodError(0, f"no answer from {address}: {error or type(error).__name__}") from error
         if response.status >= 300:
-            raise PodError(response.status, _detail(response.status, answer))
+            raise _refusal(response.status, answer)
         return answer
 
 
@@ -119,9 +124,10 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     return answer
 
 
-def _detail(status: int, answer: bytes) -> str:
+def _refusal(status: int, answer: bytes) -> PodError:
     try:
         problem = msgspec.json.decode(answer, type=_Problem)
     except msgspec.MsgspecError:
-        return f"status {status}"
-    return (problem.detail or problem.title or f"status {status}")[:DETAIL_CHARACTERS]
+        problem = _Problem()
+    text = problem.detail or problem.title or f"status {status}"
+    return PodError(status, text[:DETAIL_CHARACTERS], problem.disk)

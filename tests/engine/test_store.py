@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kubeactor.engine import store as store_module
 from kubeactor.engine.layout import due_key, instance_key, range_end, shard_prefix
 from kubeactor.engine.store import (
     LAID_OUT_BYTES,
@@ -17,6 +18,7 @@ from kubeactor.engine.store import (
     StoreError,
     _failed,
     new_batch,
+    reserve_bytes,
 )
 
 
@@ -122,6 +124,19 @@ def test_a_full_disk_is_told_from_other_errors() -> None:
     assert not isinstance(_failed("a write", OSError("IO error: Input/output error")), DiskFullError)
 
 
+@pytest.mark.parametrize(("said", "full"), [("No space left on device", True), ("Input/output error", False)])
+def test_a_volume_that_is_too_full_to_be_opened_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, full: bool
+) -> None:
+    def refused(path: str, options: object) -> None:
+        raise OSError(f"IO error: {said}: While appending to file: 000038.sst")
+
+    monkeypatch.setattr(store_module, "Rdict", refused)
+    with pytest.raises(StoreError, match="can't be opened") as caught:
+        Store(tmp_path / "db")
+    assert isinstance(caught.value, DiskFullError) is full
+
+
 @pytest.mark.parametrize(("free", "full"), [(200, False), (100, True), (129, False)])
 def test_the_disk_is_nearly_full_below_128_mib(
     store: Store, monkeypatch: pytest.MonkeyPatch, free: int, full: bool
@@ -133,6 +148,13 @@ def test_the_disk_is_nearly_full_below_128_mib(
 def test_the_disk_is_nearly_full_below_five_percent(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "free_bytes", lambda: (4 * 10**9, 100 * 10**9))
     assert store.nearly_full()
+
+
+@pytest.mark.parametrize(
+    ("total_mib", "kept_mib"), [(32, 16), (64, 32), (256, 128), (1024, 128), (2560, 128), (100 * 1024, 5120)]
+)
+def test_of_a_small_volume_at_most_half_is_kept_free(total_mib: int, kept_mib: int) -> None:
+    assert reserve_bytes(total_mib * 1024 * 1024) == kept_mib * 1024 * 1024
 
 
 def test_a_shards_rows_are_one_range_and_an_instances_are_its_own() -> None:

@@ -58,6 +58,7 @@ class Cluster:
         self.hung: set[str] = set()  # hosts that answer nobody
         self.missing_nodes: set[str] = set()  # hosts whose volume no node reaches
         self.full: set[str] = set()
+        self.shut: set[str] = set()  # hosts whose volume is too full to be opened
         self.used_bytes = 2**30 - 2**20  # of each volume of 1 GiB
         self.looping: set[str] = set()  # hosts whose container ends again and again
         self.unpullable: set[str] = set()
@@ -238,6 +239,8 @@ class Cluster:
         )
 
     def _inventory(self, host: str, pod: Object) -> Inventory | Silent | None:
+        if host in self.shut:
+            return Silent("the volume is not open: No space left", True, Disk(2**30, 0, full=True))
         if host in self.silent or host in self.hung or not pod["status"].get("serves"):
             return Silent("no answer", answers=False)
         volume = self.volume(host)
@@ -455,11 +458,11 @@ class Cluster:
             pod["status"] = {"phase": "Running", "podIP": f"10.0.0.{host[5:]}", "containerStatuses": [state]}
         else:
             self._open(host)
-            ready = "False" if host in self.hung else "True"
+            ready = "False" if host in self.hung | self.shut else "True"
             pod["status"] = {
                 "phase": "Running",
                 "podIP": f"10.0.0.{host[5:]}",
-                "serves": host not in self.hung,
+                "serves": host not in self.hung | self.shut,
                 "conditions": [{"type": "Ready", "status": ready}],
             }
         if pod["status"] != before:

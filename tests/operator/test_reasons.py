@@ -377,6 +377,23 @@ def test_every_reason_is_told_when_its_cause_is_there(name: str) -> None:
     assert cluster.condition(reason.type) == (reason.status, name)
 
 
+def test_a_volume_that_is_too_full_to_be_opened_is_told_as_full_and_its_pod_left_alone() -> None:
+    cluster = settled()
+    cluster.tick(130)
+    before = cluster.pod("host-1")["metadata"]["uid"]
+    cluster.shut.add("host-1")
+    for _ in range(8):
+        cluster.tick(10)
+        cluster.step()
+    assert cluster.condition("Degraded") == ("True", "DiskFull")
+    assert "host-1 is 100 % full, about 1024 MiB used and 0 MiB free" in cluster.status["conditions"][2]["message"]
+    assert cluster.condition("Ready") == ("False", "HostsNotServing")
+    assert cluster.pod("host-1")["metadata"]["uid"] == before
+    cluster.shut.clear()
+    cluster.settle()
+    assert cluster.condition("Degraded") == ("False", "AsExpected")
+
+
 @pytest.mark.parametrize("percent", [95.0, 95.49, 95.5, 95.51, 96.0])
 def test_a_full_disk_whose_figures_move_a_little_causes_no_write(percent: float) -> None:
     cluster = settled()

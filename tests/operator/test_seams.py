@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import httpx
 import pytest
 import typer
+from starlette.applications import Starlette
 from tests.operator.user_errors import bank
 
 from kubeactor.cli import app
+from kubeactor.errors import ActorShardUnavailableError
+from kubeactor.ingress.internal import Unopened, host_routes
+from kubeactor.ingress.state import Ingress
 from kubeactor.pod.identity import Pod
 from kubeactor_operator import names
 from kubeactor_operator.children import hosts, ingresses, preflight
 from kubeactor_operator.children.manifest import Manifest
 from kubeactor_operator.children.pods import Bundle
+from kubeactor_operator.observed import Disk
+from kubeactor_operator.pods import _refusal
 from kubeactor_operator.spec import ActorNamespace
 
 BUNDLE = Bundle("kubeactor/host:0.1.0", "0a1b2c3d4e")
@@ -81,3 +90,16 @@ def test_the_environment_tells_a_pod_who_it_is() -> None:
         assert found.host == names.host_id("bank", pod_name)
         assert (found.method_timeout_s, found.alarm_timeout_s) == (5.0, 900.0)
         assert str(found.peer_dir) == names.PEER_PATH
+
+
+@pytest.mark.asyncio
+async def test_how_full_a_volume_is_that_cannot_be_opened_is_read_as_the_host_tells_it() -> None:
+    disk = {"used_bytes": 100, "free_bytes": 3, "full": True}
+    closed = Unopened("VolumeFull", ActorShardUnavailableError("the volume is not open: No space left"), disk)
+    host: Any = SimpleNamespace(inventory=Mock(side_effect=closed))
+    nobody: Any = SimpleNamespace(shards=8)
+    routes = Starlette(routes=host_routes(Ingress(nobody, bindings=()), lambda: (b"t",), host))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=routes), base_url="http://host") as http:
+        answer = await http.get("/_internal/inventory", headers={"Authorization": "Bearer t"})
+    error = _refusal(answer.status_code, answer.content)
+    assert (error.status, str(error), error.disk) == (503, closed.error.detail, Disk(100, 3, full=True))

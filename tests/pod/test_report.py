@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from tests.harness.engine import Machine, on_engine
 
 from kubeactor import Actor
-from kubeactor.engine.store import StoreBusyError, StoreError
+from kubeactor.engine.store import DiskFullError, StoreBusyError, StoreError
 from kubeactor.engine.volume import ForeignVolumeError, VolumeMismatchError
 from kubeactor.errors import ActorOverloadedError
 from kubeactor.ingress.internal import Unopened
@@ -22,11 +23,11 @@ class Thing(Actor):
         return 1
 
 
-def report(engine: Any, closed: StoreError | None = None) -> HostReport:
+def report(engine: Any, closed: StoreError | None = None, folder: Path = Path("/")) -> HostReport:
     standby = SimpleNamespace(reason=str(closed or "starting"))
     behind: Any = SimpleNamespace(engine=engine, closed=closed, standby=standby, trouble=lambda: None)
     peers: Any = SimpleNamespace(fingerprints=["0123456789abcdef"])
-    return HostReport(behind, peers, Quarantine(None))
+    return HostReport(behind, peers, Quarantine(None), folder)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,7 @@ def report(engine: Any, closed: StoreError | None = None) -> HostReport:
         (StoreBusyError("busy"), "VolumeInUse"),
         (ForeignVolumeError("of uid-2"), "VolumeOfAnotherNamespace"),
         (VolumeMismatchError("of host-1"), "VolumeOfAnotherHost"),
+        (DiskFullError("No space left on device"), "VolumeFull"),
         (StoreError("EIO"), "VolumeUnreadable"),
     ],
 )
@@ -45,6 +47,7 @@ def test_why_a_volume_is_not_open_is_one_word_and_a_sentence(closed: StoreError 
         with pytest.raises(Unopened, match=str(closed or "starting")) as caught:
             ask()
         assert (caught.value.reason, caught.value.error.status) == (reason, 503)
+        assert (caught.value.disk is not None) is (reason == "VolumeFull")
 
 
 @on_engine(Thing, owned=lambda shard: shard == 0)

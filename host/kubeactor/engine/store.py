@@ -19,7 +19,16 @@ from rocksdict import WriteBatch as RawBatch
 
 from kubeactor.engine.layout import FILLER
 
-__all__ = ["DiskFullError", "Store", "StoreBusyError", "StoreError", "WriteBatch", "WriteStallError"]
+__all__ = [
+    "DiskFullError",
+    "Store",
+    "StoreBusyError",
+    "StoreError",
+    "WriteBatch",
+    "WriteStallError",
+    "free_bytes",
+    "reserve_bytes",
+]
 
 WRITE_BUFFER_BYTES: Final = 4 * 1024 * 1024
 # The length of the WAL is the time of a restart (docs/performance.md): flush at the latest after so many batches.
@@ -31,6 +40,7 @@ LAID_OUT_BATCH_BYTES: Final = 64 * 1024
 RANGE_DELETE_FROM: Final = 1000
 FREE_FRACTION: Final = 0.05
 FREE_BYTES: Final = 128 * 1024 * 1024
+FREE_FRACTION_MOST: Final = 0.5  # 128 MiB are more than all of a small volume (docs/decisions/0015-small-volumes.md)
 
 
 class StoreError(Exception):
@@ -107,7 +117,7 @@ class Store:
         except Exception as error:
             if "lock file" in str(error).lower() or "lock hold by" in str(error).lower():
                 raise StoreBusyError(f"the data folder {path} is in use by another process") from error
-            raise StoreError(f"the data folder {path} can't be opened: {error}") from error
+            raise _told(f"the data folder {path} can't be opened: {error}") from error
         self._unsynced = WriteOptions()
         self._unsynced.sync = False
         self._unsynced.no_slowdown = True
@@ -236,17 +246,27 @@ class Store:
 
     def free_bytes(self) -> tuple[int, int]:
         """Free and total bytes of the disk."""
-        usage = shutil.disk_usage(self.path)
-        return usage.free, usage.total
+        return free_bytes(self.path)
 
     def nearly_full(self) -> bool:
-        """Whether less than max(5 %, 128 MiB) of the disk is free."""
+        """Whether less is free than what is kept for deletes, compactions and the next start."""
         free, total = self.free_bytes()
-        return free < max(total * FREE_FRACTION, FREE_BYTES)
+        return free < reserve_bytes(total)
 
     def close(self) -> None:
         """Close it; what was not synced is synced by RocksDB."""
         self._db.close()
+
+
+def free_bytes(path: Path) -> tuple[int, int]:
+    """Free and total bytes of the disk that it lies on."""
+    usage = shutil.disk_usage(path)
+    return usage.free, usage.total
+
+
+def reserve_bytes(total: int) -> int:
+    """How much of a disk of that size turns leave free: max(5 %, 128 MiB), but never more than half of it."""
+    return int(min(max(total * FREE_FRACTION, FREE_BYTES), total * FREE_FRACTION_MOST))
 
 
 def _sync_folder(folder: Path) -> None:
@@ -263,10 +283,12 @@ def new_batch() -> WriteBatch:
 
 
 def _failed(what: str, error: Exception) -> StoreError:
-    text = str(error)
-    if "no space" in text.lower() or f"errno {os.strerror(28).lower()}" in text.lower():
-        return DiskFullError(f"{what} failed: {text}")
-    return StoreError(f"{what} failed: {text}")
+    return _told(f"{what} failed: {error}")
+
+
+def _told(text: str) -> StoreError:
+    full = "no space" in text.lower() or f"errno {os.strerror(28).lower()}" in text.lower()
+    return DiskFullError(text) if full else StoreError(text)
 
 
 def _options() -> Options:

@@ -9,7 +9,7 @@ Whoever asks shows the peer secret: `Authorization: Bearer ...`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -41,12 +41,18 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Unopened(Exception):
-    """Raised while the volume of a host is not open. `reason` is one word for programs."""
+    """Raised while the volume of a host is not open.
 
-    def __init__(self, reason: str, error: ActorError) -> None:
+    Attributes:
+        reason: one word for programs; error: the sentence.
+        disk: how full the disk is, when that is why; as in an inventory.
+    """
+
+    def __init__(self, reason: str, error: ActorError, disk: dict[str, Any] | None = None) -> None:
         super().__init__(error.detail)
         self.reason = reason
         self.error = error
+        self.disk = disk
 
 
 class HostSide(Protocol):
@@ -129,7 +135,8 @@ def _guarded(ingress: Ingress, accepted: Accepted) -> Callable[[Endpoint], Endpo
             try:
                 return await endpoint(request)
             except Unopened as closed:
-                return _problem(ingress, closed.error, reason=closed.reason)
+                more = {"reason": closed.reason, **({"disk": closed.disk} if closed.disk else {})}
+                return _problem(ingress, closed.error, more=more)
             except ActorError as error:
                 return _problem(ingress, error)
 
@@ -138,11 +145,13 @@ def _guarded(ingress: Ingress, accepted: Accepted) -> Callable[[Endpoint], Endpo
     return guard
 
 
-def _problem(ingress: Ingress, error: ActorError, status: int | None = None, reason: str = "") -> Response:
+def _problem(
+    ingress: Ingress, error: ActorError, status: int | None = None, more: Mapping[str, Any] | None = None
+) -> Response:
     answer = ingress.refuse(error, status=status)
     body = answer.body
-    if reason:
-        body = _encode({**msgspec.json.decode(body), "reason": reason})
+    if more:
+        body = _encode({**msgspec.json.decode(body), **more})
     headers = [header for header in answer.headers if header[0] != b"content-length"]
     response = Response(body, answer.status)
     response.raw_headers = [*headers, (b"content-length", b"%d" % len(body))]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kubeactor.engine.store import StoreBusyError, StoreError, WriteStallError
+from kubeactor.engine.store import DiskFullError, StoreBusyError, StoreError, WriteStallError, free_bytes
 from kubeactor.engine.volume import FORMAT, ForeignVolumeError, VolumeMismatchError
 from kubeactor.errors import ActorOverloadedError, ActorShardUnavailableError
 from kubeactor.ingress.internal import Unopened
@@ -25,6 +26,7 @@ REASONS: Final[tuple[tuple[type[StoreError], str], ...]] = (
     (StoreBusyError, "VolumeInUse"),
     (ForeignVolumeError, "VolumeOfAnotherNamespace"),
     (VolumeMismatchError, "VolumeOfAnotherHost"),
+    (DiskFullError, "VolumeFull"),
     (StoreError, "VolumeUnreadable"),
 )
 
@@ -32,8 +34,10 @@ REASONS: Final[tuple[tuple[type[StoreError], str], ...]] = (
 class HostReport:
     """Part of `HostSide`."""
 
-    def __init__(self, behind: Behind, peers: Peers, quarantine: Quarantine) -> None:
+    def __init__(self, behind: Behind, peers: Peers, quarantine: Quarantine, folder: Path) -> None:
+        """`folder`: on the volume."""
         self._behind = behind
+        self._folder = folder
         self._peers = peers
         self._quarantine = quarantine
 
@@ -44,7 +48,6 @@ class HostReport:
             Unopened: while it is not open.
         """
         engine = self._engine()
-        free, total = engine.store.free_bytes()
         return {
             "namespace": engine.namespace_uid,
             "host": engine.host_id,
@@ -56,7 +59,7 @@ class HostReport:
             "states": engine.inventory(),
             "parked": engine.parked.alarms + engine.parked.messages,
             "quarantined": len(self._quarantine.entries()),
-            "disk": {"used_bytes": total - free, "free_bytes": free, "full": engine.store.nearly_full()},
+            "disk": self._disk(full=engine.store.nearly_full()),
             "credentials": self._peers.fingerprints,
             "trouble": self._behind.trouble(),
         }
@@ -86,7 +89,12 @@ class HostReport:
         if behind.engine is not None and behind.engine.failure is None:
             return behind.engine
         why = behind.engine.failure if behind.engine is not None else behind.standby.reason
-        raise Unopened(reason_of(behind.closed), ActorShardUnavailableError(f"the volume is not open: {why}"))
+        disk = self._disk(full=True) if isinstance(behind.closed, DiskFullError) else None
+        raise Unopened(reason_of(behind.closed), ActorShardUnavailableError(f"the volume is not open: {why}"), disk)
+
+    def _disk(self, *, full: bool) -> dict[str, Any]:
+        free, total = free_bytes(self._folder)
+        return {"used_bytes": total - free, "free_bytes": free, "full": full}
 
 
 def reason_of(closed: StoreError | None) -> str:

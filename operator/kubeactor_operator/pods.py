@@ -29,10 +29,10 @@ class PodError(Exception):
     `disk` is a host's, when that is why its volume is not open.
     """
 
-    def __init__(self, status: int, message: str, disk: Disk = Disk()) -> None:
+    def __init__(self, status: int, message: str, disk: Disk | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.disk = disk
+        self.disk = disk or Disk()
 
 
 class _Problem(msgspec.Struct):

@@ -97,9 +97,9 @@ def _ask(draft: Draft, claim: Object, wanted: str) -> bool:
     if refusal:
         text = f"the storage class can't expand {name}: {refusal[1]}"
         draft.trouble(conditions.EXPANSION_UNSUPPORTED, text, stalled=True)
-        draft.soon(60.0)
+    else:
+        draft.under_way(conditions.GROWING_VOLUMES, f"{name} grows to {wanted}", again_s=20.0)
     draft.actions.append(Patch({"spec": {"resources": {"requests": {"storage": wanted}}}}, claim))
-    draft.under_way(conditions.GROWING_VOLUMES, f"{name} grows to {wanted}", again_s=20.0)
     return False
 
 

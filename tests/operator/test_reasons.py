@@ -303,6 +303,7 @@ def expansion_unsupported() -> Cluster:
     cluster.apply_spec({"hosts": {"storage": {"size": "2Gi"}}})
     steps(cluster)
     assert cluster.condition("Ready") == ("True", "Serving")
+    assert cluster.condition("Progressing") == ("False", "Stopped")
     return cluster
 
 

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,7 @@ from kubeactor_operator.server import State, serve
 __all__ = ["Options", "main", "operate", "options"]
 
 LOST_LEASE: Final = 3
+ENDS_S: Final = 5.0
 _OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 _log = logging.getLogger(__name__)
@@ -185,9 +186,19 @@ async def _lead(
         return LOST_LEASE if kept.done() else 0
     finally:
         state.age_s = state.waited_s = None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(tasks)
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> bool:
+    """Cancel them and let them end; whether all did. One that hangs must not keep this replica from coming back."""
+    for task in tasks:
+        task.cancel()
+    gathered = asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.wait([gathered], timeout=ENDS_S)
+    hung = [task for task in tasks if not task.done()]
+    for task in hung:
+        _log.error("it does not end within %s s and is left alone: %s", ENDS_S, task)
+    return not hung
 
 
 def main() -> None:
@@ -200,7 +211,10 @@ def main() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
-        return await operate(chosen, stop)
+        code = await operate(chosen, stop)
+        if not await _end(asyncio.all_tasks() - {asyncio.current_task()}):
+            os._exit(code)  # `asyncio.run` would wait for it for ever
+        return code
 
     with contextlib.suppress(KeyboardInterrupt):
         raise SystemExit(asyncio.run(run()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 from collections.abc import Callable
@@ -45,10 +46,10 @@ class Schedule:
             key, wait_s = self._pop()
             if key is not None:
                 return key
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait_s)
-            except TimeoutError:
-                pass
+            # Not `wait_for`, which until Python 3.12 loses a cancellation that comes in the moment of a change.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()
 
     def _pop(self) -> tuple[Key | None, float | None]:
         later = []

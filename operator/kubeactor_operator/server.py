@@ -14,6 +14,7 @@ from kubeactor_operator.metrics import LAST_SUCCESS_AGE, LEADER, REGISTRY
 __all__ = ["State", "serve"]
 
 STUCK_S: Final = 300.0
+ENDS_S: Final = 1.0  # for answers under way when the process ends
 
 
 class State:
@@ -56,7 +57,7 @@ async def serve(state: State, port: int, address: str = "0.0.0.0") -> web.AppRun
 
     app = web.Application(client_max_size=1024)
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=ENDS_S)
     await runner.setup()
     await web.TCPSite(runner, address, port).start()
     return runner

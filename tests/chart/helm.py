@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,18 @@ from typing import Any, Final
 
 import yaml
 
-__all__ = ["CHART", "EXTREMES", "NAME", "ROOT", "Helm", "Kubectl", "Manifest", "namespace", "pod_templates"]
+__all__ = [
+    "CHART",
+    "EXTREMES",
+    "NAME",
+    "ROOT",
+    "Helm",
+    "Kubectl",
+    "Manifest",
+    "namespace",
+    "pod_templates",
+    "previous_chart",
+]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CHART: Final = ROOT / "charts" / "kubeactor"
@@ -194,3 +206,24 @@ def pod_templates(manifests: Sequence[Manifest]) -> list[Manifest]:
     """Every pod in them, as {"metadata", "spec"}."""
     pods = [each for each in manifests if each["kind"] == "Pod"]
     return pods + [each["spec"]["template"] for each in manifests if each["kind"] == "Deployment"]
+
+
+def previous_chart(folder: Path) -> Path:
+    """The chart before its last change: the last commit's if the work tree has another one, else the one before."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    try:
+        commits = git("rev-list", "--max-count=2", "HEAD", "--", "charts/kubeactor").split()
+        changed = bool(git("status", "--porcelain", "--", "charts/kubeactor"))
+    except (OSError, subprocess.CalledProcessError):  # no repository: an archive of the sources
+        commits, changed = [], False
+    before = commits if changed else commits[1:]
+    if not before:
+        return Path(shutil.copytree(CHART, folder / "kubeactor"))
+    archive = subprocess.run(
+        ["git", "archive", before[0], "charts/kubeactor"], cwd=ROOT, capture_output=True, check=True
+    ).stdout
+    subprocess.run(["tar", "-x"], cwd=folder, input=archive, check=True)
+    return folder / "charts" / "kubeactor"

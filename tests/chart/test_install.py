@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.chart.helm import CHART, NAME, ROOT, Helm, Kubectl, namespace
+from tests.chart.helm import CHART, NAME, ROOT, Helm, Kubectl, namespace, previous_chart
 
 HOME = ("--namespace", "kubeactor-system")
 TEAM = ("--namespace", "team-a")
@@ -100,27 +99,6 @@ def test_an_older_chart_does_not_put_back_the_crds_of_a_newer_one(chart: Helm, k
     annotations = kubectl.get("crd", "actorplacements.kubeactor.io")["metadata"]["annotations"]
     kubectl.run("annotate", "crd", "actorplacements.kubeactor.io", "kubeactor.io/release-")
     assert annotations["kubeactor.io/release"] == "99.0.0"
-
-
-def previous_chart(folder: Path) -> Path:
-    """The chart before its last change: the last commit's if the work tree has another one, else the one before."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-
-    try:
-        commits = git("rev-list", "--max-count=2", "HEAD", "--", "charts/kubeactor").split()
-        changed = bool(git("status", "--porcelain", "--", "charts/kubeactor"))
-    except (OSError, subprocess.CalledProcessError):  # no repository: an archive of the sources
-        commits, changed = [], False
-    before = commits if changed else commits[1:]
-    if not before:
-        return Path(shutil.copytree(CHART, folder / "kubeactor"))
-    archive = subprocess.run(
-        ["git", "archive", before[0], "charts/kubeactor"], cwd=ROOT, capture_output=True, check=True
-    ).stdout
-    subprocess.run(["tar", "-x"], cwd=folder, input=archive, check=True)
-    return folder / "charts" / "kubeactor"
 
 
 def test_an_upgrade_from_the_chart_before_and_back(chart: Helm, kubectl: Kubectl, tmp_path: Path) -> None:

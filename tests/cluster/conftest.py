@@ -11,6 +11,7 @@ from tests.cluster.kube import Space
 from tests.cluster.load import Depositors, node_port, ready
 from tests.cluster.machine import ROOT
 from tests.cluster.nodes import Cluster, Images
+from tests.cluster.published import Published
 
 HOME = "kubeactor-system"
 
@@ -25,20 +26,34 @@ def operator(cluster: Cluster, images: Images) -> Iterator[None]:
     cluster.run("helm", "uninstall", "kubeactor", "--namespace", HOME, "--wait", timeout_s=400)
 
 
-@pytest.fixture(scope="session")
-def bank(cluster: Cluster, operator: None) -> Iterator[Space]:
-    """The example as it stands, served."""
+@contextmanager
+def lasting_space(cluster: Cluster, prefix: str) -> Iterator[Space]:
+    """A Kubernetes namespace for more tests than one, where only restricted pods are admitted."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    name = f"bank-{uuid.uuid4().hex[:6]}"
+    name = f"{prefix}-{uuid.uuid4().hex[:6]}"
     cluster.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     space = Space(cluster.kube, name)
-    space.kubectl("apply", "-f", str(ROOT / "examples/01-bank/namespace.yaml"))
     try:
-        ready(space)
         yield space
     finally:
         space.kubectl("delete", "actornamespaces", "--all", "--wait=false")
         cluster.kube.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def bank(cluster: Cluster, operator: None) -> Iterator[Space]:
+    """The example as it stands, served."""
+    with lasting_space(cluster, "bank") as space:
+        space.kubectl("apply", "-f", str(ROOT / "examples/01-bank/namespace.yaml"))
+        ready(space)
+        yield space
+
+
+@pytest.fixture(scope="session")
+def published(cluster: Cluster, operator: None) -> Iterator[Published]:
+    """Every version of kubeactor's objects, from the first test on that asks for it."""
+    with Published(cluster.kube) as watching:
+        yield watching
 
 
 @contextmanager

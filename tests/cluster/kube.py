@@ -68,6 +68,13 @@ class Kube:
             raise KubeError(f"kubectl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A kubectl whose output is read while it runs."""
+        command = [self._kubectl, *arguments]
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=self.environment
+        )
+
     def get(self, *what: str) -> Any:
         """An object or a list of objects as JSON: get("pods", "-n", "x")."""
         return json.loads(self.kubectl("get", *what, "-o", "json"))

@@ -90,6 +90,8 @@ def _tell_down(draft: Draft, pod: HostPod, found: Inventory | Silent | None) -> 
         )
     elif scheduled.get("reason") == "Unschedulable":
         draft.trouble(conditions.HOST_UNSCHEDULABLE, f"{pod.name}: {message}")
+    elif pod.forsaken:
+        draft.trouble(conditions.HOST_DOWN, f"{pod.name}: its node does not answer. It comes back with its node")
     else:
         why = found.trouble if isinstance(found, Inventory) and found.trouble else ended_text(pod)
         draft.trouble(conditions.HOST_DOWN, f"{pod.name}: {why}")
@@ -139,7 +141,8 @@ def _judged(draft: Draft, pod: HostPod) -> str:
     if pod.backing_off:
         return f"{pod.name} is in back-off: {ended_text(pod)}"
     probe = draft.observed.probes.get(pod.host, Probe())
-    hangs = isinstance(found, Silent) and not found.answers and probe.misses >= MISSES
+    # Kubelet asks the supervisor too. One that it finds well is cut off, or its node is: a new pod would not help.
+    hangs = isinstance(found, Silent) and not found.answers and probe.misses >= MISSES and pod.failing
     if hangs and pod.address and draft.observed.now - pod.started_at > SETTLING_S:
         return f"the supervisor of {pod.name} answers neither the operator nor an ingress ({probe.reason})"
     return ""

@@ -117,6 +117,16 @@ class HostPod:
         return not self.deleting and condition(self.live, "Ready").get("status") == "True"
 
     @property
+    def failing(self) -> bool:
+        """Whether its kubelet found that the container does not answer. A node without power finds nothing."""
+        return condition(self.live, "ContainersReady").get("status") == "False"
+
+    @property
+    def forsaken(self) -> bool:
+        """Whether its node does not answer: the control plane calls it unready, and its kubelet never did."""
+        return not self.ready and condition(self.live, "ContainersReady").get("status") == "True"
+
+    @property
     def created_at(self) -> float:
         """When the API server took it."""
         return when(self.live["metadata"].get("creationTimestamp"))

@@ -12,8 +12,27 @@ from tests.cluster.load import Depositors, node_port, ready
 from tests.cluster.machine import ROOT
 from tests.cluster.nodes import Cluster, Images
 from tests.cluster.published import Published
+from tests.cluster.times import Times
 
 HOME = "kubeactor-system"
+
+
+TIMES = pytest.StashKey[Times]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := list(config.stash.get(TIMES, Times()).lines()):
+        terminalreporter.section("faults on the cluster, as their callers felt them")
+        for line in lines:
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def times(pytestconfig: pytest.Config) -> Iterator[Times]:
+    """Takes what was measured."""
+    measured = pytestconfig.stash.setdefault(TIMES, Times())
+    yield measured
+    measured.keep(ROOT / "build" / "fault-times.md")
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from tests.cluster.kube import KubeError, Space, until
+from tests.cluster.kube import Kube, KubeError, Space, until
 from tests.cluster.nodes import Cluster
 
-__all__ = ["control_plane", "host_pod", "ingress_pods", "kill", "processes", "quietly", "replaced"]
+__all__ = ["control_plane", "host_pod", "ingress_pods", "kill", "new_operator", "processes", "quietly", "replaced"]
 
 T = TypeVar("T")
 Pod = Mapping[str, Any]
@@ -58,3 +58,9 @@ def replaced(cluster: Cluster, find: Callable[[], Pod], killed: Sequence[int]) -
         return len(found) >= 2 and not set(killed) & set(found)
 
     until(lambda: quietly(look), "other processes run", 60)
+
+
+def new_operator(kube: Kube, home: str) -> None:
+    """Operators that lost their Lease have ended; new pods need not wait for kubelet's back-off."""
+    kube.kubectl("-n", home, "delete", "pods", "--all", "--wait=false")
+    kube.kubectl("-n", home, "rollout", "status", "deployment", "kubeactor", "--timeout=100s")

@@ -22,7 +22,7 @@ from tests.harness.client import Answer, Client, UnknownOutcomeError
 from kubeactor.ids import identity_of_name, shard_of
 from kubeactor.placement import Document, Table
 
-__all__ = ["DEADLINE_S", "Depositors", "get", "node_port", "owners", "post", "ready"]
+__all__ = ["DEADLINE_S", "Depositors", "get", "node_port", "owners", "placement", "post", "ready", "transfer"]
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 30080  # kind-config.yaml and namespace.yaml
@@ -36,6 +36,11 @@ AGAIN_S: Final = 0.05
 def post(path: str, amount: int, key: str) -> dict[str, Any]:
     """One call, as those of the load. Raises AssertionError for an answer that is no success."""
     return _alone(path, {"amount": amount}, key)
+
+
+def transfer(account: str, to: str, amount: int) -> dict[str, Any]:
+    """One transfer. Raises as `post`."""
+    return _alone(f"/accounts/{account}/transfer", {"to": to, "amount": amount}, uuid.uuid4().hex)
 
 
 def get(path: str) -> dict[str, Any]:
@@ -68,7 +73,7 @@ async def carried_out(
                 return await client.post(path, body, key, DEADLINE_S)
             except (ConnectionRefusedError, UnknownOutcomeError) as error:
                 if broken is not None:
-                    broken.append(f"{path}: {error!r}")
+                    broken.append(f"{time.strftime('%X')} {path}: {error}")
                 client.close()
             await asyncio.sleep(AGAIN_S)
 
@@ -133,6 +138,8 @@ class Depositors:
         try:
             until(arrived, "all that was sent has arrived", DEADLINE_S)
         except AssertionError as error:
+            if not balances:
+                raise
             raise AssertionError("; ".join(self.books.differences(balances))) from error
         assert sum(balances.values()) == sum(self.books.due.values())
 
@@ -189,9 +196,14 @@ def _read(answer: Answer) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {"answer": found}
 
 
+def placement(bank: Space) -> Table:
+    """The bank's table."""
+    return Table.of(msgspec.convert(bank.get("actorplacement", "bank")["spec"], Document))
+
+
 def owners(bank: Space, accounts: Iterable[str]) -> dict[str, str]:
     """Account -> the host that owns its shard by the table."""
-    table = Table.of(msgspec.convert(bank.get("actorplacement", "bank")["spec"], Document))
+    table = placement(bank)
     found = {account: table.owner(shard_of(identity_of_name(account), table.shards)) for account in accounts}
     return {account: owner[0] for account, owner in found.items() if owner is not None}
 

@@ -35,25 +35,6 @@ def test_no_object_of_ours_has_a_finalizer(bank: Space) -> None:
         assert not one["metadata"].get("finalizers"), f"{one['kind']} {one['metadata']['name']}"
 
 
-@pytest.mark.parametrize("killed", ["worker", "supervisor", "all processes at once"])
-def test_killed_processes_of_a_host_lose_and_repeat_nothing(
-    cluster: Cluster, bank: Space, load: Depositors, killed: str
-) -> None:
-    pod = host_pod(bank)
-    running = processes(cluster, pod)
-    assert len(running) >= 2, "a supervisor and its worker"
-    chosen = {"worker": running[1:], "supervisor": running[:1]}.get(killed, running)
-    kill(cluster, pod, chosen)
-    replaced(cluster, lambda: host_pod(bank), chosen)
-
-
-@pytest.mark.parametrize("how", [["--wait=false"], ["--force", "--grace-period=0"]], ids=["gracefully", "by force"])
-def test_a_deleted_host_pod_loses_and_repeats_nothing(bank: Space, load: Depositors, how: list[str]) -> None:
-    old = host_pod(bank)
-    bank.kubectl("delete", "pod", "bank-host-1", *how)
-    bank.until_ready("bank-host-1", but_uid=old["metadata"]["uid"])
-
-
 def test_no_client_notices_that_an_ingress_pod_is_deleted(bank: Space, load: Depositors) -> None:
     pod, *_ = ingress_pods(bank)
     bank.kubectl("delete", "pod", pod["metadata"]["name"])

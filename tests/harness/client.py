@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
         """asyncio's callback."""
         self._transport = None
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(UnknownOutcomeError("the connection broke"))
+            self._answer.set_exception(UnknownOutcomeError(f"the connection broke: {exc or 'closed by the peer'}"))
 
 
 def _content_length(head: bytes) -> int:

@@ -56,6 +56,7 @@ class Cluster:
         self.crashing: set[str] = set()  # templates by image on which hosts end
         self.silent: set[str] = set()  # hosts that the operator does not reach
         self.hung: set[str] = set()  # hosts that answer nobody
+        self.dark: set[str] = set()  # those of them whose node has no power
         self.missing_nodes: set[str] = set()  # hosts whose volume no node reaches
         self.full: set[str] = set()
         self.shut: set[str] = set()  # hosts whose volume is too full to be opened
@@ -463,7 +464,10 @@ class Cluster:
                 "phase": "Running",
                 "podIP": f"10.0.0.{host[5:]}",
                 "serves": host not in self.hung | self.shut,
-                "conditions": [{"type": "Ready", "status": ready}],
+                "conditions": [
+                    {"type": "Ready", "status": ready},
+                    {"type": "ContainersReady", "status": "True" if host in self.dark else ready},
+                ],
             }
         if pod["status"] != before:
             self._bump(pod)

@@ -436,6 +436,22 @@ def test_a_hanging_supervisor_is_replaced_only_when_an_ingress_says_the_same() -
     assert cluster.condition("Ready") == ("True", "Serving")
 
 
+def test_a_host_whose_node_has_no_power_is_left_to_its_node() -> None:
+    cluster = settled()
+    cluster.tick(130)
+    before = cluster.pod("host-1")["metadata"]["uid"]
+    cluster.hung.add("host-1")
+    cluster.dark.add("host-1")
+    for _ in range(10):
+        cluster.tick(10)
+        cluster.step()
+    assert cluster.probes["host-1"].misses > 3
+    assert cluster.pod("host-1")["metadata"]["uid"] == before
+    assert cluster.condition("Degraded") == ("True", "HostDown")
+    (told,) = [one["message"] for one in cluster.status["conditions"] if one["type"] == "Degraded"]
+    assert told == "bank-host-1: its node does not answer. It comes back with its node"
+
+
 def test_a_host_that_is_slow_to_start_is_not_healed() -> None:
     cluster = settled()
     cluster.tick(130)

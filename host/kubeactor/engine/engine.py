@@ -91,7 +91,6 @@ class Engine:
     Attributes:
         epochs: epoch by shard, of those that are served.
         dispatcher: where calls that turns make go; the engine itself until a router takes its place.
-        background: whether what nobody calls for runs: alarms, and the delivery of messages.
         disk_full: whether turns that grow the data are refused.
         stopping: whether no new turn starts any more.
         failure: why nothing leaves the host any more, once a write or sync has failed.
@@ -126,7 +125,6 @@ class Engine:
         self.page = loop.page = page or NoPage()
         self.dispatcher: Dispatcher = self
         self.stats = Stats(self)
-        self.background = True
         self.disk_full = False
         self.stopping = False
         self.failure: str | None = None
@@ -153,23 +151,13 @@ class Engine:
         self.cycles = Cycles(self)
         self.housekeeping = Housekeeping(self, idle_s)
 
-    def start(self, env: Env, *, background: bool = True) -> None:
-        """Begin to serve: alarms that are due run, messages are delivered. Call it on the loop.
-
-        Without `background` those two wait for `run_background`; calls are served meanwhile.
-        """
+    def start(self, env: Env) -> None:
+        """Begin to serve: alarms that are due run, messages are delivered. Call it on the loop."""
         self.env = env
-        self.background = background
         self.housekeeping.start()
         self.parked.load(list(self.epochs))
         self.alarms.load(list(self.epochs))
         self.outbox.load(list(self.epochs))
-
-    def run_background(self) -> None:
-        """Begin with the alarms and messages that have waited since `start`."""
-        self.background = True
-        self.alarms.load([])
-        self.outbox.load([])
 
     # --- admission
 

@@ -291,3 +291,21 @@ def _shard(m: Machine, name: str) -> int:
     from kubeactor.ids import shard_of
 
     return shard_of(name.encode(), m.shards)
+
+
+@on_engine(Account)
+async def test_a_store_is_closed_only_after_the_flush_that_runs(m: Machine) -> None:
+    began, go_on = threading.Event(), threading.Event()
+    flushed = []
+
+    def slow_flush() -> None:
+        began.set()
+        go_on.wait(LIMIT_S)
+        flushed.append(True)
+
+    m.store.flush = slow_flush  # type: ignore[method-assign]
+    m.engine.gate.lay_out_wals()
+    await asyncio.to_thread(began.wait, LIMIT_S)
+    threading.Timer(0.05, go_on.set).start()
+    m.engine.gate.close()
+    assert flushed

@@ -57,7 +57,7 @@ class Gate:
         self._scheduled = False
         self._policy = SyncPolicy()
         self._flushed = 0
-        self._flushing = False
+        self._flushing: threading.Thread | None = None
         self._busy = False
         self._closed = False
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -167,11 +167,13 @@ class Gate:
 
     def lay_out_wals(self) -> None:
         """Have syncs overwrite WAL files from now on; calls go on meanwhile."""
-        self._flush(self._store.lay_out_wals)
+        self._flush(lambda: self._store.lay_out_wals(lambda: self._closed))
 
     def _flush(self, work: Callable[[], None]) -> None:
-        self._flushing = True
-        threading.Thread(target=self._flush_in_thread, args=(work,), name="kubeactor-flush", daemon=True).start()
+        self._flushing = threading.Thread(
+            target=self._flush_in_thread, args=(work,), name="kubeactor-flush", daemon=True
+        )
+        self._flushing.start()
 
     def _flush_in_thread(self, work: Callable[[], None]) -> None:
         failure = None
@@ -179,7 +181,7 @@ class Gate:
             work()
         except (OSError, StoreError) as error:
             failure = str(error)
-        self._flushing = False
+        self._flushing = None
         if failure is not None and not self._closed:
             self._loop.call_soon_threadsafe(self._break, failure)
 
@@ -192,7 +194,7 @@ class Gate:
             order()
 
     def close(self) -> None:
-        """Sync what is written, let out what waits, and end the thread.
+        """Sync what is written, let out what waits, and end the threads, after which the store may be closed.
 
         Raises:
             StoreError: when that last sync fails; what waited stays in.
@@ -200,6 +202,8 @@ class Gate:
         self._closed = True
         self._orders.put(None)
         self._thread.join()
+        if flushing := self._flushing:
+            flushing.join()
         if not self.broken and self.written > self.synced:
             began = perf_counter()
             number = self.written

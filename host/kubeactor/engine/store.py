@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -184,10 +184,13 @@ class Store:
         except Exception as error:
             raise _failed("a flush", error) from error
 
-    def lay_out_wals(self) -> None:
+    def lay_out_wals(self, stop: Callable[[], bool] = lambda: False) -> None:
         """Fill two WAL files and hand them back, so that the next ones are written over blocks that the disk has.
 
         For a thread of its own. On a disk that is nearly full, and under a write stall, it leaves that to the flushes.
+
+        Args:
+            stop: whether to leave off.
 
         Raises:
             StoreError: when a write or flush failed.
@@ -200,6 +203,8 @@ class Store:
         with contextlib.suppress(WriteStallError):
             for _ in range(RECYCLED_WALS):
                 for _ in range(LAID_OUT_BYTES // LAID_OUT_BATCH_BYTES):
+                    if stop():
+                        return
                     self.write(batch)
                 self.flush()
 

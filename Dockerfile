@@ -36,6 +36,9 @@ RUN --mount=type=bind,source=requirements,target=/requirements \
 FROM ${PYTHON} AS base
 ENV PATH=/opt/kubeactor/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=packages /opt/kubeactor /opt/kubeactor
+# The base comes without the bytecode of the standard library, and a pod, whose root is read-only, would compile it at
+# each start: half of the time in which a host starts.
+RUN python3 -m compileall -q -x '/(tests?|lib2to3|idlelib)/' "$(python3 -c 'import os; print(os.path.dirname(os.__file__))')"
 USER 65532:65532
 
 FROM base AS operator

@@ -15,8 +15,6 @@ from tests.cluster.published import Published
 from tests.cluster.times import Times
 
 HOME = "kubeactor-system"
-
-
 TIMES = pytest.StashKey[Times]()
 
 

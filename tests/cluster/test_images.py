@@ -49,6 +49,21 @@ def test_the_operator_image_has_kopf(images: Images, space: Space) -> None:
     run_pod(space, images.operator, "/opt/kubeactor/bin/python", "-c", "import kopf, kubeactor_operator")
 
 
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [("host", "kubeactor.processes, kubernetes.aio.client"), ("operator", "kubeactor_operator.main")],
+)
+def test_a_start_compiles_nothing(images: Images, space: Space, name: str, modules: str) -> None:
+    """A pod can't keep what it compiled, its root is read-only; of the host that was half of the time of a start."""
+    code = f"import os, sys, {modules}\n"
+    code += "files = [getattr(module, '__cached__', None) for module in list(sys.modules.values())]\n"
+    code += "print(len(files), [file for file in files if file and not os.path.exists(file)])"
+    count, _, compiled = run_pod(space, getattr(images, name), "/opt/kubeactor/bin/python", "-c", code).partition(" ")
+    assert int(count) > 300
+    assert compiled.strip() == "[]"
+
+
 @pytest.mark.kindnodes
 @pytest.mark.parametrize("name", ["host", "operator"])
 def test_an_image_runs_as_65532_has_no_compiler_and_a_bounded_size(cluster: Cluster, images: Images, name: str) -> None:

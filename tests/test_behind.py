@@ -8,8 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from tests.harness.wiring import NAMESPACE, SHARDS, table
 
+from kubeactor import behind as behind_module
 from kubeactor.behind import Behind
 from kubeactor.namespace import Namespace
 from kubeactor.pod.identity import Pod
@@ -104,3 +106,21 @@ def test_a_worker_whose_follower_ends_is_replaced(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert reasons == ["what follows changes ended: ZeroDivisionError('of the follower')"]
+
+
+def test_the_newest_placement_is_waited_for_but_not_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        found = Behind(SimpleNamespace(), Site(Namespace(tmp_path, SHARDS, NAMESPACE)))  # type: ignore[arg-type]
+        seen = asyncio.Event()
+        found._follower = SimpleNamespace(seen=seen.wait)  # type: ignore[assignment]
+        waiting = asyncio.create_task(found.placed())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        seen.set()
+        await waiting
+        seen.clear()
+        monkeypatch.setattr(behind_module, "SEEN_S", 0.01)
+        await found.placed()
+        await found.close(0.0)
+
+    asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
@@ -30,6 +31,7 @@ __all__ = ["Behind", "HostEngine", "opened", "registry"]
 
 REOPEN_S: Final = 0.25
 OTHERS_S: Final = 5.0  # a volume that is somebody else's: only another one helps
+SEEN_S: Final = 2.0
 
 log = logging.getLogger("kubeactor.process")
 
@@ -79,6 +81,16 @@ class Behind:
         self._keep(self._follower.run())
         if peers is not None:
             self._keep(peers.run(renewed))
+
+    async def placed(self) -> None:
+        """Wait until the newest placement is gone by; without an API server to tell it, 2 s, then the kept one is.
+
+        The table that a restored volume brings along may call this host the owner of shards that were given anew since.
+        """
+        assert self._follower is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SEEN_S):
+                await self._follower.seen()
 
     def begin_anew(self, why: str) -> None:
         """End this worker; the next one starts from the table that this one goes by.

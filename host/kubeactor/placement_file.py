@@ -115,6 +115,9 @@ class PlacementWatcher:
             self.poll()
             await asyncio.sleep(POLL_S)
 
+    async def seen(self) -> None:
+        """The process has started from the file itself."""
+
     def keep(self) -> None:
         """The file has it already."""
 

@@ -147,11 +147,13 @@ async def _serve_frames(
     server = HostServer(HostEngine(engine), [frames], site.accepted)
     try:
         async with entered(application, lambda: router) as env:
-            engine.start(env)
+            engine.start(env, background=False)
             engine.gate.lay_out_wals()
             await server.start()
             behind.follow(last, server)
             context.ready()
+            await unless(stop, behind.placed())
+            engine.run_background()
             await stop.wait()
     finally:
         await behind.close(float(options.get("grace_s", GRACE_S)))

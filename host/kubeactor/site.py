@@ -28,6 +28,9 @@ class Follower(Protocol):
     async def run(self) -> None:
         """Follow until cancelled."""
 
+    async def seen(self) -> None:
+        """Wait until the placement was looked at once, and what follows from it is done."""
+
     def keep(self) -> None:
         """See to it that the next process starts with what is known here."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -65,6 +66,15 @@ class Clock(Actor):
     async def rang(self) -> bool:
         return bool(await self.ctx.storage.get("rang", False))
 
+    async def tell(self, other: str, word: str) -> None:
+        self.ctx.send(self.env.CLOCK.id_from_name(other).hear, word)
+
+    async def hear(self, word: str) -> None:
+        await self.ctx.storage.put("heard", [*await self.heard(), word])
+
+    async def heard(self) -> list[str]:
+        return list(await self.ctx.storage.get("heard", []))
+
 
 def owned_by(machine: Machine, host: str, epoch: int, volume: str | None = None) -> Table:
     volumes = {"host-0": volume or machine.engine.volume_id, "host-1": "v1"}
@@ -104,3 +114,37 @@ async def test_no_alarm_of_a_lost_shard_runs_after_the_worker_began_anew(machine
     assert machine.engine.epochs[shard] == 3
     await machine.until(lambda: machine.engine.alarms.ran)
     assert machine.failures == []
+
+
+@on_engine(Clock, shards=SHARDS)
+async def test_alarms_and_messages_wait_in_their_order_while_the_placement_is_not_known(machine: Machine) -> None:
+    await machine.call("CLOCK", "a", "begin")
+    machine.background = False
+    machine.crash()
+    machine.clock.advance(5)
+    await machine.call("CLOCK", "a", "tell", "b", "one")
+    machine.crash()
+    await machine.call("CLOCK", "a", "tell", "b", "two")
+    await machine.call("CLOCK", "c", "begin")
+    machine.clock.advance(5)
+    await machine.call("CLOCK", "c", "tell", "b", "three")
+    assert [await machine.call("CLOCK", name, "rang") for name in "ac"] == [False, False]
+    assert await machine.call("CLOCK", "b", "heard") == []
+    machine.engine.run_background()
+    await machine.until(lambda: machine.engine.alarms.ran == 2 and not machine.engine.outbox.pending_in_memory)
+    heard = await machine.call("CLOCK", "b", "heard")
+    assert sorted(heard) == ["one", "three", "two"]
+    assert heard.index("one") < heard.index("two"), "both are from a"
+
+
+@on_engine(Clock, shards=SHARDS)
+async def test_nothing_that_waits_for_the_placement_runs_when_it_takes_the_shards_away(machine: Machine) -> None:
+    await machine.call("CLOCK", "a", "begin")
+    machine.background = False
+    machine.crash()
+    machine.clock.advance(5)
+    Claims(machine.engine, machine.failures.append).apply(owned_by(machine, "host-0", 2, volume="v9"))
+    machine.engine.run_background()
+    await asyncio.sleep(0)
+    assert machine.failures == [f"{SHARDS} of its shards are not this host's any more"]
+    assert machine.engine.alarms.ran == machine.engine.alarms.running == 0

@@ -150,6 +150,7 @@ class Machine:
     Attributes:
         failures: what the engine told its worker to end for.
         prepare: called with each new engine before it begins to serve.
+        background: whether a new engine runs alarms and messages at once.
     """
 
     engine_class: type[Engine] = Engine
@@ -172,6 +173,7 @@ class Machine:
         self.clock = VirtualClock()
         self.failures: list[str] = []
         self.prepare: Callable[[Engine], None] = lambda engine: None
+        self.background = True
         self.shards = shards
         self._folder = folder
         self._host = host
@@ -219,7 +221,7 @@ class Machine:
         self.engine.grant([(shard, 1) for shard in range(self.shards) if self._owned(shard)])
         self.prepare(self.engine)
         self.env: Any = self.application.make_env(lambda: self.engine.dispatcher, {})
-        self.engine.start(self.env)
+        self.engine.start(self.env, background=self.background)
 
     async def stop(self) -> None:
         """Close as a worker does at SIGTERM."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import timedelta
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from kubeactor import Actor, ActorError, Binding, Env, Problem, method
+from kubeactor import Actor, ActorError, AlarmInfo, Binding, Env, Problem, method
 
 
 class TooPoor(Problem):
@@ -73,6 +74,13 @@ class Lab(Actor):
     @method(internal=True)
     async def hidden(self) -> str:
         return "seen"
+
+    async def remind(self, other: str, after_s: float) -> None:
+        await self.ctx.storage.put("other", other)
+        await self.ctx.storage.set_alarm(timedelta(seconds=after_s))
+
+    async def alarm(self, info: AlarmInfo) -> None:
+        await self.env.LAB.id_from_name(await self.ctx.storage.get("other")).add()
 
     async def pid(self) -> int:
         return os.getpid()

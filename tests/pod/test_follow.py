@@ -61,6 +61,30 @@ def test_each_placement_is_told_once_and_kept_in_the_file(server: FakeApi, tmp_p
     assert [placement for n, placement in enumerate(told) if placement in told[:n]] == []
 
 
+def test_the_placement_is_seen_when_the_first_list_is_gone_by_whatever_it_says(server: FakeApi, tmp_path: Path) -> None:
+    told: list[Placement] = []
+
+    async def main(last: Placement | None, wanted: Table | None) -> None:
+        told.clear()
+        follower = PodFollower(POD, tmp_path / "placement.json", last, told.append)
+        seen = asyncio.create_task(follower.seen())
+        server.refuse, before = 503, server.count(PLACEMENTS, watches=False)
+        task = asyncio.create_task(follower.run())
+        await until(lambda: server.count(PLACEMENTS, watches=False) > before + 1, what="two refusals")
+        assert not seen.done()
+        server.refuse = 0
+        await seen
+        known = [last, *told][-1]
+        assert (known.table if known else None) == wanted
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main(None, None))
+    server.put(PLACEMENTS, "bank", spec=placement(UID, OWNERS, VOLUMES, epoch=2))
+    asyncio.run(main(Placement(table(epoch=1), {}), table(epoch=2)))
+    asyncio.run(main(Placement(table(epoch=3), {}), table(epoch=3)))
+
+
 def test_a_file_that_cannot_be_written_stops_nothing(
     server: FakeApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,11 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.harness.fake_api import fake_api
+from tests.harness.fake_api import PLACEMENTS, fake_api
 from tests.harness.pods import NAME, SHARDS, UID, Pod, Pods, bearer, eventually, inventory
 from tests.harness.program import Program
 from tests.pod.test_processes import EVERYBODY, add, names
 
+from kubeactor.placement import Table
 from kubeactor.placement_file import load
 
 
@@ -123,6 +128,43 @@ def test_a_host_that_lost_shards_begins_anew_once_with_the_table_that_says_so(po
         pods.publish(lost, volumes, epoch=3)
         eventually(lambda: kept() == {("host-1", 3)}, "the next table")
         assert "worker restarted 1 times" in told()
+
+
+def test_no_alarm_of_a_volume_that_was_given_up_and_restored_runs_before_the_table_is_known(pods: Pods) -> None:
+    """Its own kept table still calls it the owner."""
+    one, other = names(0)[0], names(1)[0]
+    folder, aside = pods.folder / f"{NAME}-host-1", pods.folder / "aside"
+    with pods.placed() as (ingress, hosts):
+        assert add(ingress, one) == add(ingress, other) == 1
+        url = f"/v1/actors/LAB/{other}/remind"
+        assert ingress.public.post(url, json={"other": one, "after_s": 2.0}).status_code == 200
+        due = time.monotonic() + 2.0
+        eventually(lambda: pods.kept(f"{NAME}-host-1")["table"]["epochs"] == "0-7:1", "the table in its file")
+        hosts[1].kill()
+        folder.rename(aside)
+        volumes = {"host-0": inventory(hosts[0])["volume"], "host-1": "another"}
+        owners = [f"host-{shard % 2}" for shard in range(SHARDS)]
+        epochs = [1 + shard % 2 for shard in range(SHARDS)]  # as after `kubeactor forget`
+        table = Table(UID, volumes=volumes, owners=owners, epochs=epochs)
+        pods.api.put(PLACEMENTS, NAME, spec=json.loads(table.to_json()))
+        eventually(lambda: load(pods.folder / f"{NAME}-host-0" / "placement.json").table == table, "the new table")
+        aside.rename(folder)
+        eventually(lambda: time.monotonic() > due, "the alarm's time")
+        with pods.host(1) as restored:
+            assert "VolumeLost" in restored.says("/readyz", 503)
+            eventually(lambda: "worker restarted 1 times" in restored.http.get("/readyz").text, "a new worker")
+            assert asked(ingress, one) == (200, 1)
+
+
+def test_without_the_api_server_a_host_that_starts_runs_its_alarms_by_the_kept_table(pods: Pods) -> None:
+    with pods.placed() as (ingress, hosts):
+        one, other = names(0)[0], names(1)[0]
+        eventually(lambda: pods.kept(f"{NAME}-host-1")["table"]["epochs"] == "0-7:1", "the table in its file")
+        pods.api.stop()
+        url = f"/v1/actors/LAB/{other}/remind"
+        assert ingress.public.post(url, json={"other": one, "after_s": 0.5}).status_code == 200
+        os.kill(hosts[1].workers()[0], signal.SIGKILL)
+        eventually(lambda: asked(ingress, one) == (200, 1), "the alarm")
 
 
 def test_a_volume_of_an_earlier_namespace_is_refused_and_taken_over_only_with_adopt(pods: Pods) -> None:

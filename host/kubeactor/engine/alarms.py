@@ -256,9 +256,10 @@ class Alarms:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._heap or len(self._running) >= RUNNING or self._engine.stopping:
+        engine = self._engine
+        if not self._heap or len(self._running) >= RUNNING or engine.stopping or not engine.background:
             return
-        self._timer = self._engine.clock.wake_at(self._engine.loop, self._heap[0][0], self.fire)
+        self._timer = engine.clock.wake_at(engine.loop, self._heap[0][0], self.fire)
 
     def fire(self) -> None:
         """Start what is due, a few at a time so that calls keep their latency."""

@@ -67,7 +67,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
-
 # How long a turn that was cancelled may take to clean up before it counts as a leftover.
 LEFTOVER_AFTER_S: Final = 1.0
 
@@ -91,6 +90,7 @@ class Engine:
     Attributes:
         epochs: epoch by shard, of those that are served.
         dispatcher: where calls that turns make go; the engine itself until a router takes its place.
+        background: whether what nobody calls for runs: alarms, and the delivery of messages.
         disk_full: whether turns that grow the data are refused.
         stopping: whether no new turn starts any more.
         failure: why nothing leaves the host any more, once a write or sync has failed.
@@ -125,6 +125,7 @@ class Engine:
         self.page = loop.page = page or NoPage()
         self.dispatcher: Dispatcher = self
         self.stats = Stats(self)
+        self.background = True
         self.disk_full = False
         self.stopping = False
         self.failure: str | None = None
@@ -151,13 +152,18 @@ class Engine:
         self.cycles = Cycles(self)
         self.housekeeping = Housekeeping(self, idle_s)
 
-    def start(self, env: Env) -> None:
-        """Begin to serve: alarms that are due run, messages are delivered. Call it on the loop."""
-        self.env = env
+    def start(self, env: Env, *, background: bool = True) -> None:
+        """Begin to serve. Without `background` alarms and messages wait for `run_background`. Call it on the loop."""
+        self.env, self.background = env, background
         self.housekeeping.start()
-        self.parked.load(list(self.epochs))
-        self.alarms.load(list(self.epochs))
-        self.outbox.load(list(self.epochs))
+        for part in (self.parked, self.alarms, self.outbox):
+            part.load(list(self.epochs))
+
+    def run_background(self) -> None:
+        """Begin with the alarms and messages that have waited since `start`."""
+        self.background = True
+        self.alarms.load([])
+        self.outbox.load([])
 
     # --- admission
 

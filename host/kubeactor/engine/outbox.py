@@ -237,7 +237,7 @@ class Outbox:
         """Look for senders on disk while there is room."""
         self._loading = False
         engine = self._engine
-        if engine.stopping:
+        if engine.stopping or not engine.background:  # what is sent meanwhile stays behind the unread on disk
             return
         try:
             while self._unread and len(self._senders) < SENDERS and self._bytes < BYTES:

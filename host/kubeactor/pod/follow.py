@@ -49,6 +49,7 @@ class PodFollower:
         self._view = View(pod, self.current)
         self._login = ""
         self._dirty = asyncio.Event()
+        self._seen = asyncio.Event()
         self._keeping = threading.Lock()
         under = f"namespaces/{pod.namespace}"
         self._reflectors = (
@@ -94,6 +95,7 @@ class PodFollower:
         if self._view.trouble and self._view.trouble != before:
             log.error("%s; going on with the last good one", self._view.trouble)
         self._tell()
+        self._seen.set()
 
     def _located(self, items: list[dict[str, Any]]) -> None:
         self._view.located(items)
@@ -105,6 +107,10 @@ class PodFollower:
             self.current = placement
             self._dirty.set()
             self._changed(placement)
+
+    async def seen(self) -> None:
+        """Wait until the API server has said once what placement there is, and `changed` knows of it."""
+        await self._seen.wait()
 
     async def _keep(self) -> None:
         """Write the newest placement into the file. In a thread, since that waits for the disk."""

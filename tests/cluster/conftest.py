@@ -10,6 +10,7 @@ import pytest
 from tests.cluster.kube import Space
 from tests.cluster.load import Depositors, node_port, ready
 from tests.cluster.machine import ROOT
+from tests.cluster.many import Many
 from tests.cluster.nodes import Cluster, Images
 from tests.cluster.published import Published
 from tests.cluster.times import Times
@@ -71,6 +72,13 @@ def published(cluster: Cluster, operator: None) -> Iterator[Published]:
     """Every version of kubeactor's objects, from the first test on that asks for it."""
     with Published(cluster.kube) as watching:
         yield watching
+
+
+@pytest.fixture(scope="session")
+def many(cluster: Cluster, operator: None) -> Iterator[Many]:
+    """Fifty ActorNamespaces that no node takes; other tests run while nothing is written to them."""
+    with lasting_space(cluster, "many") as space:
+        yield Many(space)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
+from starlette.routing import Route as HttpRoute
+
 from kubeactor.application import Application, UserCodeError
 from kubeactor.behind import Behind, registry
 from kubeactor.call import Dispatcher
@@ -16,7 +18,9 @@ from kubeactor.ingress.internal import ingress_routes
 from kubeactor.ingress.protocol import Listener
 from kubeactor.ingress.server import serve
 from kubeactor.ingress.state import Ingress, Route
+from kubeactor.pod.peers import Peers
 from kubeactor.pod.probe import Prober
+from kubeactor.pod.report import known
 from kubeactor.ports import API, DRAIN_S, FRONT, INTERNAL, PUBLIC
 from kubeactor.site import Site
 from kubeactor.worker import WorkerContext, WorkerFatalError
@@ -179,8 +183,7 @@ def _apps(
     def app(port: str) -> IngressApp:
         internal = None
         if port == INTERNAL:
-            probe = Prober(lambda: behind.router, lambda: behind.standby.reason).probe
-            internal = ingress_routes(ingress, lambda: site.accepted, probe) if site and site.peers else []
+            internal = _internal(behind, ingress, site, site.peers) if site and site.peers else []
         return make_app(
             ingress,
             front_door=application.front_door if port in (PUBLIC, FRONT) else None,
@@ -194,3 +197,8 @@ def _apps(
         )
 
     return [app(port) for port in ports]
+
+
+def _internal(behind: Behind, ingress: Ingress, site: Site, peers: Peers) -> list[HttpRoute]:
+    probe = Prober(lambda: behind.router, lambda: behind.standby.reason).probe
+    return ingress_routes(ingress, lambda: site.accepted, probe, lambda: known(behind, peers))

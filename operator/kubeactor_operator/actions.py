@@ -61,7 +61,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Mark:
-    """Annotate the ActorNamespace itself, if it is still the one observed."""
+    """Annotate the ActorNamespace itself, if it is still the one observed; None takes an annotation away."""
 
     annotations: Object
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Final
 
 from kubeactor_operator import conditions, names
@@ -12,7 +13,7 @@ from kubeactor_operator.children import access, guards, hosts, ingresses, source
 from kubeactor_operator.children.pods import Bundle
 from kubeactor_operator.draft import Draft
 from kubeactor_operator.live import annotation
-from kubeactor_operator.observed import Inventory, Object
+from kubeactor_operator.observed import Known, Object
 
 __all__ = ["bundle", "credentials", "forget_old_code", "rights", "services"]
 
@@ -39,8 +40,16 @@ def credentials(draft: Draft) -> None:
 
 
 def _rotate(draft: Draft, live: Object, wanted: str, current: str, previous: str) -> None:
-    """First everyone accepts the new one, then everyone presents it: at no time is anybody refused."""
+    """First everyone accepts the new one, then everyone presents it: at no time is anybody refused.
+
+    The Secret holds two, so what is forgotten with the next rotation must not be presented by anybody any more.
+    """
+    found = draft.observed.inventories
     if annotation(live, names.ROTATING) != wanted:
+        everyone = {draft.pods[host].name: found.get(host) for host in draft.pods} | dict(draft.observed.ingresses)
+        if late := [name for name, known in everyone.items() if _hash(current) not in _told(known)[:1]]:
+            _wait(draft, late, "present the current credential, before the next one comes")
+            return
         fields = {
             "metadata": {"annotations": {names.ROTATING: wanted}},
             "data": _data(previous=draft.observed.credential),
@@ -48,19 +57,25 @@ def _rotate(draft: Draft, live: Object, wanted: str, current: str, previous: str
         draft.actions.append(Patch(fields, live))
         draft.under_way(conditions.ROTATING_CREDENTIALS, "the new credential is being handed out")
         return
-    digest = hashlib.sha256(previous.encode()).hexdigest()[:16]
-    found = draft.observed.inventories
-    late = [host for host in draft.pods if not _accepts(found.get(host), digest)]
-    if late:
-        waits = f"waiting until {', '.join(late)} accept the new credential (kubelet takes up to two minutes)"
-        draft.under_way(conditions.ROTATING_CREDENTIALS, waits, again_s=5.0)
+    if late := [host for host in draft.pods if _hash(previous) not in _told(found.get(host))]:
+        _wait(draft, late, "accept the new credential")
         return
     fields = {"metadata": {"annotations": {names.ROTATED: wanted}}, "data": _data(current=previous, previous=current)}
     draft.actions.append(Patch(fields, live))
 
 
-def _accepts(inventory: object, digest: str) -> bool:
-    return isinstance(inventory, Inventory) and digest in inventory.credentials
+def _wait(draft: Draft, late: Sequence[str], what: str) -> None:
+    text = f"waiting until {', '.join(late)} {what} (kubelet takes up to two minutes)"
+    draft.under_way(conditions.ROTATING_CREDENTIALS, text, again_s=5.0)
+
+
+def _hash(credential: str) -> str:
+    return hashlib.sha256(credential.encode()).hexdigest()[:16]
+
+
+def _told(known: object) -> tuple[str, ...]:
+    """The credentials that a host or ingress goes by; none while it does not tell."""
+    return known.credentials if isinstance(known, Known) else ()
 
 
 def _data(**values: str) -> Object:

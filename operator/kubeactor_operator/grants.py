@@ -10,8 +10,8 @@ without such a table were placed once, and so were the others.
 - What the table gives to a host that came up with another volume than the recorded, forgotten one: on the host's new
   volume, one epoch higher.
 - Shards without an owner that no host holds, when each host that might hold them was forgotten: on all hosts evenly,
-  above all epochs of the table. A host might hold them unless it reported with the volume that the table records, or
-  with shards on one that the table does not know.
+  above all epochs that anybody knows. A host might hold them unless it reported with the volume that the table records,
+  or with shards on one that the table does not know.
 
 What is granted follows from the published table alone, which is written by compare-and-swap and stays as it is until
 every host has stored its grants. So two leaders, of whom one is late, can't grant differently.
@@ -24,13 +24,13 @@ from collections.abc import Mapping, Sequence, Set
 from kubeactor import placement as tables
 from kubeactor.placement import Table
 from kubeactor_operator import conditions, names
-from kubeactor_operator.actions import Grant
+from kubeactor_operator.actions import Grant, Mark
 from kubeactor_operator.draft import Draft
 from kubeactor_operator.live import when
 from kubeactor_operator.observed import Inventory
-from kubeactor_operator.placed import GIVEN, Placed, ordinal, shard_text
+from kubeactor_operator.placed import GIVEN, Placed, ordinal, recalled, shard_text
 
-__all__ = ["begin", "forgotten"]
+__all__ = ["begin", "forgotten", "settle"]
 
 Reports = Mapping[str, Inventory]
 Shards = Sequence[tuple[int, int]]
@@ -86,6 +86,17 @@ def _grant(draft: Draft, report: Inventory, grants: Shards) -> None:
     draft.actions.append(Grant(report.host, report.volume, address, draft.credential, tuple(grants)))
 
 
+def settle(draft: Draft, table: Table, reports: Reports) -> None:
+    """What was to be forgotten of a host that has its volume, while no shard is lost, shall not mean a later loss."""
+    annotations = draft.observed.namespace.metadata.annotations
+    if not all(table.owner(shard) for shard in range(table.shards)):
+        return
+    well = [names.FORGET + host for host, report in reports.items() if table.volumes.get(host) == report.volume]
+    if void := [name for name in well if name in annotations]:
+        draft.actions.append(Mark(dict.fromkeys(void)))
+        draft.soon(0.5)
+
+
 def begin(draft: Draft, placed: Placed, table: Table, reports: Reports, silent: Sequence[str]) -> Table:
     """What to publish, once shards without an owner were granted if they may be.
 
@@ -130,7 +141,7 @@ def _first(draft: Draft, placed: Placed, table: Table, reports: Reports, silent:
 
 def _anew(draft: Draft, placed: Placed, table: Table, reports: Reports, silent: Sequence[str]) -> Table:
     base, shards = placed.table or table, range(table.shards)
-    epoch = _highest(base) + 1
+    epoch = max(map(_highest, (base, *recalled(draft.observed)))) + 1
     before = {host: [one for one in report.states if one[1] != epoch] for host, report in reports.items()}
     held = {shard for states in before.values() for shard, at, _ in states if at >= base.epoch(shard)}
     lost = [shard for shard in shards if not base.owner(shard) and shard not in held]

@@ -102,6 +102,11 @@ class HostPod:
         return str(self.live.get("status", {}).get("podIP") or "")
 
     @property
+    def running(self) -> bool:
+        """Whether it has not ended for good, as an evicted one has."""
+        return self.live.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+
+    @property
     def template(self) -> str:
         """The hash of the template that it was made from."""
         return template_hash(self.live)

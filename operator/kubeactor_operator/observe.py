@@ -13,7 +13,7 @@ from kubeactor_operator import names
 from kubeactor_operator.api import Api, ApiError
 from kubeactor_operator.children.sources import peer_credentials
 from kubeactor_operator.live import HostPod, condition, host_pods
-from kubeactor_operator.observed import Inventory, Object, Observed, Probe, Silent
+from kubeactor_operator.observed import Inventory, Known, Object, Observed, Probe, Silent
 from kubeactor_operator.pods import PodError, Pods
 from kubeactor_operator.spec import ActorNamespace
 
@@ -134,12 +134,15 @@ async def _asked(pods: Pods, observed: Observed, memory: Memory) -> Observed:
         return observed
     async with asyncio.TaskGroup() as group:
         asked = {host: group.create_task(pods.inventory(pod.address, credential)) for host, pod in there.items()}
+        known = {pod.name: group.create_task(pods.known(pod.address, credential)) for pod in _ingresses(observed)}
         reached = group.create_task(_probed(pods, observed, memory, credential))
+    ingresses: dict[str, Known | Silent] = {name: task.result() for name, task in known.items()}
     inventories: dict[str, Inventory | Silent] = {host: task.result() for host, task in asked.items()}
     return replace(
         observed,
         now=time.time(),
         inventories=inventories,
+        ingresses=ingresses,
         probes=dict(memory.probes),
         ingress_reached=reached.result(),
     )
@@ -147,7 +150,7 @@ async def _asked(pods: Pods, observed: Observed, memory: Memory) -> Observed:
 
 async def _probed(pods: Pods, observed: Observed, memory: Memory, credential: str) -> bool | None:
     owners = _owners(observed.child(names.PLACEMENT_KIND, observed.namespace.name))
-    addresses = _ingresses(observed)
+    addresses = [pod.address for pod in _ingresses(observed)][:INGRESSES_ASKED]
     memory.probes = {host: probe for host, probe in memory.probes.items() if host in owners}
     due = [host for host in owners if _due(memory.probes.get(host, Probe()))]
     if not owners or not addresses:
@@ -169,15 +172,16 @@ def _owners(table: Object | None) -> list[str]:
     return sorted(host for host, row in rows.items() if row.get("shards"))
 
 
-def _ingresses(observed: Observed) -> list[str]:
+def _ingresses(observed: Observed) -> list[HostPod]:
+    """Those that run; the ready ones first."""
     found = [
         HostPod("ingress-0", pod)
         for pod in observed.pods
         if (pod["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == names.INGRESS
     ]
-    there = [pod for pod in found if pod.address and not pod.deleting]
+    there = [pod for pod in found if pod.address and pod.running and not pod.deleting]
     there.sort(key=lambda pod: condition(pod.live, "Ready").get("status") != "True")
-    return [pod.address for pod in there][:INGRESSES_ASKED]
+    return there
 
 
 def _due(probe: Probe) -> bool:

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from kubeactor.placement import Document
 from kubeactor_operator import names
 from kubeactor_operator.spec import ActorNamespace
 
-__all__ = ["Disk", "Inventory", "Object", "Observed", "Probe", "Silent"]
+__all__ = ["Disk", "Inventory", "Known", "Object", "Observed", "Probe", "Silent"]
 
 Object = dict[str, Any]
 
@@ -27,7 +28,19 @@ class Disk(msgspec.Struct, frozen=True):
     full: bool = False
 
 
-class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host or an ingress goes by.
+
+    Attributes:
+        credentials: hashes of those that it accepts; the first is what it presents.
+        table: the placement table.
+    """
+
+    credentials: tuple[str, ...] = ()
+    table: Document | None = None
+
+
+class Inventory(Known, frozen=True, kw_only=True):
     """What a host says of its volume. `states`: (shard, epoch, "owned" | "frozen" | "given")."""
 
     namespace: str
@@ -41,17 +54,16 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     parked: int = 0
     quarantined: int = 0
     disk: Disk = Disk()
-    credentials: tuple[str, ...] = ()
     trouble: str | None = None
 
 
 class Silent(NamedTuple):
-    """A host that gave no inventory.
+    """A host or ingress that tells nothing.
 
     Attributes:
         reason: what it or the connection said.
         answers: whether its supervisor did answer.
-        disk: its volume, when that is too full to be opened.
+        disk: a host's volume, when that is too full to be opened.
     """
 
     reason: str
@@ -86,6 +98,7 @@ class Observed:
         pods: of hosts and ingresses; claims: of hosts.
         source: the ConfigMap with the user's code.
         inventories, probes: by host id.
+        ingresses: what each ingress pod that runs goes by.
         ingress_reached: whether any ingress answered; None when none was asked.
         provisioner: of the storage class; None if not known.
         refusals: "Kind/name" -> (status, message, hash of the manifest) of what the API server refused last time.
@@ -104,6 +117,7 @@ class Observed:
     source: Object | None = None
     inventories: Mapping[str, Inventory | Silent] = field(default_factory=dict)
     probes: Mapping[str, Probe] = field(default_factory=dict)
+    ingresses: Mapping[str, Known | Silent] = field(default_factory=dict)
     ingress_reached: bool | None = None
     provisioner: str | None = None
     refusals: Mapping[str, tuple[int, str, str]] = field(default_factory=dict)

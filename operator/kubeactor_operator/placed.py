@@ -8,11 +8,18 @@ The table is a cache. Per shard, the truth is the highest epoch that a volume re
 | by two hosts at the same epoch | nobody: both might be a copy |
 | given away at a higher epoch than anybody holds it | nobody: the one that has it has not reported |
 | by nobody, though the table names an owner | as before; its calls get 503, and the owner is told of as lost |
+
+Hosts and ingresses keep the last table that they saw, and tell it. One that is lost is taken from them, so it names the
+owners and volumes that it named. They refuse a table that goes behind an epoch which they know. So what any of them
+knows at a higher epoch than is published or reported counts, as soon as the host that had the shard there reports: if
+it is back with the volume that is published, the shard stays with its owner, above that epoch, which the owner stores
+when it sees the table; if it is not, the shard is lost with the volume that the higher epoch was on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,9 +29,9 @@ from kubeactor import placement as tables
 from kubeactor.placement import Document, PlacementError, Table
 from kubeactor_operator import conditions, names
 from kubeactor_operator.draft import Draft
-from kubeactor_operator.observed import Inventory
+from kubeactor_operator.observed import Inventory, Known, Observed
 
-__all__ = ["GIVEN", "Placed", "merged", "ordinal", "read", "shard_text"]
+__all__ = ["GIVEN", "Placed", "merged", "ordinal", "read", "recalled", "shard_text"]
 
 GIVEN: Final = "given"
 
@@ -85,20 +92,39 @@ def read(draft: Draft) -> Placed:
         )
         return Placed(None, readable=False)
     try:
-        table = Table.of(msgspec.convert(spec, Document))
+        document = msgspec.convert(spec, Document)
+        return Placed(Table.of(document) if _is_ours(observed, document) else None)
     except (PlacementError, msgspec.ValidationError):
         return Placed(None)  # a table that contradicts itself is as good as none: the volumes know
-    if table.namespace != observed.namespace.uid or table.shards != observed.namespace.spec.shards:
-        return Placed(None)
-    return Placed(table)
 
 
-def merged(table: Table, reports: Mapping[str, Inventory], *, whole: bool) -> tuple[Table, list[str]]:
+def recalled(observed: Observed) -> list[Table]:
+    """The tables that hosts and ingresses go by, the newest first."""
+    found = [_empty(observed)]
+    for one in (*observed.inventories.values(), *observed.ingresses.values()):
+        if isinstance(one, Known) and one.table and _is_ours(observed, one.table):
+            with suppress(PlacementError):  # of another release: what it has is published, or on the volumes
+                found.append(Table.of(one.table))
+    return sorted(found, key=lambda table: sum(table.epoch(s) for s in range(table.shards)), reverse=True)
+
+
+def _empty(observed: Observed) -> Table:
+    return Table.empty(observed.namespace.uid, observed.namespace.spec.shards)
+
+
+def _is_ours(observed: Observed, document: Document) -> bool:
+    return (document.namespace, document.shards) == (observed.namespace.uid, observed.namespace.spec.shards)
+
+
+def merged(
+    table: Table, reports: Mapping[str, Inventory], recalled: Sequence[Table], *, whole: bool
+) -> tuple[Table, list[str]]:
     """The table brought up to what lies on the volumes; and a sentence for each shard that two hosts claim.
 
     Args:
         table: as it is known.
         reports: of the hosts that answer.
+        recalled: what hosts and ingresses go by.
         whole: whether these are all: else one that claims the same shard may be silent.
     """
     owners = [(table.owner(s) or (None,))[0] for s in range(table.shards)]
@@ -106,15 +132,24 @@ def merged(table: Table, reports: Mapping[str, Inventory], *, whole: bool) -> tu
     volumes = dict(table.volumes)
     claims, given = _claims(table.shards, reports)
     contested: dict[tuple[str, ...], list[int]] = {}
+    well = {host for host, report in reports.items() if table.volumes.get(host) == report.volume}
     for shard, holders in enumerate(claims):
-        top = max(holders.values(), default=0)
-        if given[shard] > max(top, epochs[shard]):
-            owners[shard], epochs[shard] = None, given[shard]
+        top, known = max(holders.values(), default=0), max(given[shard], *(one.epoch(shard) for one in recalled))
+        best = tuple(sorted(host for host, epoch in holders.items() if epoch == top >= epochs[shard]))
+        if known > max(top, epochs[shard]):
+            newest = max(recalled, key=lambda one: one.epoch(shard))
+            host = (newest.owner(shard) or (None,))[0] if given[shard] < known else None
+            if given[shard] == known:
+                owners[shard], epochs[shard] = None, known
+            elif best == (owners[shard],) and owners[shard] in well:
+                epochs[shard] = known + 1
+            elif host is not None and host in reports and host not in well:
+                owners[shard], epochs[shard], volumes[host] = host, known, newest.volumes[host]
+            elif host is None or host in well:
+                epochs[shard] = known + (owners[shard] is not None)
+        elif not best or given[shard] > top:
             continue
-        best = tuple(sorted(host for host, epoch in holders.items() if epoch == top))
-        if not best or top < epochs[shard] or given[shard] > top:
-            continue
-        if len(best) > 1:
+        elif len(best) > 1:
             contested.setdefault(best, []).append(shard)
             owners[shard], epochs[shard] = None, top
         elif top > epochs[shard] or (owners[shard] is None and whole):

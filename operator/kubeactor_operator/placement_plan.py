@@ -17,7 +17,7 @@ from kubeactor_operator.children.placement import placement as manifest_of
 from kubeactor_operator.draft import Draft
 from kubeactor_operator.live import when
 from kubeactor_operator.observed import Inventory
-from kubeactor_operator.placed import GIVEN, Placed, merged, ordinal, shard_text
+from kubeactor_operator.placed import GIVEN, Placed, merged, ordinal, recalled, shard_text
 
 __all__ = ["place"]
 
@@ -35,8 +35,8 @@ def place(draft: Draft, placed: Placed) -> None:
     silent = sorted(hosts - reports.keys(), key=ordinal)
     if placed.table is None and not _may_rebuild(draft, silent):
         return
-    known = placed.table or Table.empty(observed.namespace.uid, observed.namespace.spec.shards)
-    table, contested = merged(known, reports, whole=not silent)
+    known = recalled(observed)
+    table, contested = merged(placed.table or known[0], reports, known, whole=not silent)
     for message in contested:
         draft.trouble(conditions.PLACEMENT_INCOMPLETE, message)
     table = grants.forgotten(draft, table, reports)
@@ -48,6 +48,8 @@ def place(draft: Draft, placed: Placed) -> None:
         draft.mark()
     if placed.table is None or table != placed.table:
         _write(draft, table)
+    else:
+        grants.settle(draft, table, reports)
 
 
 def _reports(draft: Draft) -> dict[str, Inventory]:
@@ -95,8 +97,8 @@ def _tell_lost(draft: Draft, table: Table, reports: Mapping[str, Inventory]) -> 
     name = draft.observed.namespace.name
     for host, report in sorted(reports.items()):
         owned = table.shards_of(host)
-        held = {shard: epoch for shard, epoch, state in report.states if state != GIVEN}
-        less = [shard for shard in owned if held.get(shard, 0) < table.epoch(shard)]
+        held = {shard for shard, _, state in report.states if state != GIVEN}
+        less = [shard for shard in owned if shard not in held]
         if not less and table.volumes.get(host, report.volume) == report.volume:
             continue
         if not owned and report.states:

@@ -6,13 +6,13 @@ Each question has a timeout and a bound on its answer, so a pod that hangs or ta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import aiohttp
 import msgspec
 
 from kubeactor_operator import names
-from kubeactor_operator.observed import Disk, Inventory, Silent
+from kubeactor_operator.observed import Disk, Inventory, Known, Silent
 
 __all__ = ["Pods", "PodError"]
 
@@ -21,6 +21,9 @@ GRANT_TIMEOUT_S: Final = 15.0
 ANSWER_BYTES: Final = 1024 * 1024
 CONNECTIONS: Final = 64
 DETAIL_CHARACTERS: Final = 300
+
+
+T = TypeVar("T")
 
 
 class PodError(Exception):
@@ -60,13 +63,20 @@ class Pods:
 
     async def inventory(self, address: str, credential: str) -> Inventory | Silent:
         """What lies on the host's volume, or why that can't be told."""
+        return await self._told(address, "inventory", credential, Inventory)
+
+    async def known(self, address: str, credential: str) -> Known | Silent:
+        """What the ingress goes by, or why that can't be told."""
+        return await self._told(address, "known", credential, Known)
+
+    async def _told(self, address: str, what: str, credential: str, type: type[T]) -> T | Silent:
         try:
-            answer = await self._ask("GET", address, "/_internal/inventory", credential)
-            return msgspec.json.decode(answer, type=Inventory)
+            answer = await self._ask("GET", address, f"/_internal/{what}", credential)
+            return msgspec.json.decode(answer, type=type)
         except PodError as error:
             return Silent(str(error), answers=error.status != 0, disk=error.disk)
         except msgspec.MsgspecError as error:
-            return Silent(f"its inventory can't be read: {error}", answers=True)
+            return Silent(f"its answer can't be read: {error}", answers=True)
 
     async def grant(self, address: str, credential: str, volume: str, grants: Sequence[tuple[int, int]]) -> None:
         """Let the host begin these (shard, epoch) empty on that volume; it has stored them when this returns.

@@ -49,13 +49,19 @@ def host() -> Host:
 def internal(serving: Any, script: Any, host: Host) -> Any:
     ingress = Ingress(script())
     routes = [*host_routes(ingress, lambda: (b"token", b"older"), host)[:-1]]
-    return serving(internal=[*routes, *ingress_routes(ingress, lambda: (b"token",), probe)])
+    return serving(internal=[*routes, *ingress_routes(ingress, lambda: (b"token",), probe, lambda: {"table": None})])
 
 
 @pytest.mark.parametrize("header", ["", "Authorization: Bearer wrong", "Authorization: Basic token", BEARER + "x"])
 def test_without_the_secret_nothing_is_told_or_done(internal: Any, host: Host, header: str) -> None:
     headers = [header] if header else []
-    for path, method in (("inventory", "GET"), ("grant", "POST"), ("probe/host-0", "GET"), ("other", "GET")):
+    for path, method in (
+        ("inventory", "GET"),
+        ("grant", "POST"),
+        ("probe/host-0", "GET"),
+        ("known", "GET"),
+        ("other", "GET"),
+    ):
         answer = internal.call(f"/_internal/{path}", b'{"volume": "v", "grants": [[1, 1]]}', *headers, method=method)
         assert (answer.status, answer.problem) == (401, "ActorUnauthenticatedError")
     assert host.granted == []
@@ -72,6 +78,11 @@ def test_a_volume_that_is_not_open_is_told_with_a_word_for_programs(internal: An
     answer = internal.call("/_internal/inventory", b"", BEARER, method="GET")
     assert (answer.status, answer.problem) == (503, "ActorShardUnavailableError")
     assert (answer.json()["reason"], answer.json()["detail"]) == ("VolumeInUse", "somebody else has it")
+
+
+def test_an_ingress_tells_what_it_goes_by(internal: Any) -> None:
+    answer = internal.call("/_internal/known", b"", BEARER, method="GET")
+    assert (answer.status, answer.json()) == (200, {"table": None})
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,24 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from kubeactor.engine.claims import judge
 from kubeactor.placement import FORMAT, Document, Table
 from kubeactor.pod.commands import wish
+from kubeactor.pod.identity import Pod
+from kubeactor.pod.view import View
 from kubeactor_operator import names
 from kubeactor_operator.actions import Action, Apply, Create, Delete, Grant, Mark, Patch, Plan, Replace, Tell
 from kubeactor_operator.children.manifest import digest
 from kubeactor_operator.children.pods import template_hash
+from kubeactor_operator.children.sources import peer_credentials
 from kubeactor_operator.live import condition, timestamp
-from kubeactor_operator.observed import Disk, Inventory, Object, Observed, Probe, Silent
+from kubeactor_operator.observed import Disk, Inventory, Known, Object, Observed, Probe, Silent
 from kubeactor_operator.plan import plan
 from kubeactor_operator.spec import ActorNamespace
 
@@ -70,10 +76,14 @@ class Cluster:
         self.probes: dict[str, Probe] = {}
         self.refusals: dict[str, tuple[int, str, str]] = {}
         self.table_written_at = 0.0
-        self.ever: dict[int, int] = {}  # shard -> highest epoch that any volume ever held
+        self.views: dict[str, View] = {}  # of hosts and ingresses: how they take each table
+        self.deaf: set[str] = set()  # those that the API server does not reach
+        self.fresh = "secret"  # the next credential
+        self.read: dict[str, tuple[str, str]] = {}  # the credentials that a host or ingress has read
         self.wiped: set[int] = set()  # shards whose data is gone
         self.given_up: set[int] = set()
         self.forgotten: set[str] = set()  # hosts that the user gave up
+        self.recorded: set[str] = set()  # volumes that a published table gave shards to
         self.served: set[int] = set()  # shards that ever had an owner in a published table
         self.published: dict[int, int] = {}
         self.events: list[Tell] = []
@@ -120,7 +130,7 @@ class Cluster:
         self.put(
             {"kind": names.KIND, "metadata": {"name": "bank", "generation": 1}, "spec": body["spec"], "status": {}}
         )
-        self.probes, self.refusals, self.published = {}, {}, {}
+        self.probes, self.refusals, self.published, self.views = {}, {}, {}, {}
 
     @property
     def namespace(self) -> Object:
@@ -148,7 +158,7 @@ class Cluster:
         return self.volumes[self.claim(host)["metadata"]["uid"]]
 
     def wipe(self, host: str) -> None:
-        """Its volume is replaced by an empty one."""
+        """Its volume is replaced by an empty one, and the pod that is on it."""
         self._gone(self.volume(host), host)
         uid = self.namespace["metadata"]["uid"]
         self.version += 1
@@ -161,9 +171,12 @@ class Cluster:
         self.remove(("Pod", f"bank-{host}"))
 
     def _gone(self, volume: Volume | None, host: str) -> None:
+        self.views.pop(host, None)  # what it knows lies there too
         if volume and volume.states:
             self.wiped |= volume.states.keys()
-            self.forgotten.discard(host)  # what was given up before is not what is lost now
+            wish = self.namespace["metadata"].get("annotations", {}).get(f"{names.FORGET}{host}", "")
+            if volume.id in self.recorded and wish.partition(":")[0] != volume.id:
+                self.forgotten.discard(host)  # what was given up before is not what is lost now
 
     def pod(self, host: str) -> Object:
         return self.objects[("Pod", f"bank-{host}")]
@@ -232,10 +245,11 @@ class Cluster:
             source=objects.get(("ConfigMap", "bank-code")),
             inventories=inventories,
             probes=dict(self.probes),
+            ingresses={name: self._ingress(name) for name in ("ingress-0", "ingress-1")},
             ingress_reached=not self.ingress_down and ("Deployment", "bank-ingress") in objects,
             refusals=dict(self.refusals),
             table_written_at=self.table_written_at,
-            credential="secret",
+            credential=self.fresh,
             stock_image=STOCK,
         )
 
@@ -253,8 +267,29 @@ class Cluster:
             protocol=1,
             version="0.1.0",
             states=tuple((shard, epoch, "owned") for shard, epoch in sorted(volume.states.items())),
+            table=self._recalled(host),
+            credentials=self._credentials(host),
             disk=Disk(self.used_bytes, 2**30 - self.used_bytes, host in self.full),
         )
+
+    def _ingress(self, name: str) -> Known | Silent:
+        if self.ingress_down:
+            return Silent("no answer", answers=False)
+        return Known(table=self._recalled(name), credentials=self._credentials(name))
+
+    def reread(self, *names: str) -> None:
+        """kubelet has brought the Secret to these."""
+        for name in names:
+            self.read[name] = peer_credentials(self.objects[("Secret", "bank-peer")])
+
+    def _credentials(self, name: str) -> tuple[str, ...]:
+        if name not in self.read and ("Secret", "bank-peer") in self.objects:
+            self.reread(name)
+        return tuple(sha256(text.encode()).hexdigest()[:16] for text in self.read.get(name, ()) if text)
+
+    def _recalled(self, watcher: str) -> Document | None:
+        table = self.views[watcher].table if watcher in self.views else None
+        return table.document() if table else None
 
     def decide(self, observed: Observed | None = None) -> Plan:
         return plan(observed or self.observe())
@@ -303,7 +338,8 @@ class Cluster:
                 _merge(target, fields)
                 self._bump(target)
             case Mark(annotations):
-                _merge(self.namespace["metadata"].setdefault("annotations", {}), annotations)
+                known = self.namespace["metadata"].get("annotations", {}) | annotations
+                self.namespace["metadata"]["annotations"] = {k: v for k, v in known.items() if v is not None}
                 self._bump(self.namespace)
             case Delete(live, orphan):
                 self._delete(self._at(live), orphan)
@@ -335,6 +371,7 @@ class Cluster:
             owner = table.owner(shard)
             if owner:
                 self.served.add(shard)
+                self.recorded.add(table.volumes[owner[0]])
             held = owner and self._holds(owner[0], table.volumes[owner[0]], shard)
             assert not owner or held is None or held <= owner[1], f"{owner} is behind what its volume holds, {held}"
 
@@ -354,9 +391,14 @@ class Cluster:
             assert shard not in volume.states, "a host refuses a shard that it knows at another epoch"
             if shard in self.served:
                 assert self._given_up(shard), f"shard {shard} was owned and would begin empty"
-                assert epoch > self.ever[shard], f"shard {shard} begins anew at {epoch}, {self.ever[shard]} was seen"
+                assert epoch > (seen := self._seen(shard)), f"shard {shard} begins anew at {epoch}, {seen} was seen"
             volume.states[shard] = epoch
-            self.ever[shard] = max(epoch, self.ever.get(shard, 0))
+
+    def _seen(self, shard: int) -> int:
+        """The highest epoch that anybody knows."""
+        known = [view.table.epoch(shard) for view in self.views.values() if view.table]
+        claims = {one["metadata"]["uid"] for (kind, _), one in self.objects.items() if kind == "PersistentVolumeClaim"}
+        return max([1, *known, *(one.states.get(shard, 0) for uid, one in self.volumes.items() if uid in claims)])
 
     def _given_up(self, shard: int) -> bool:
         """Whether the user gave it up, and no host that was not forgotten holds it."""
@@ -394,6 +436,23 @@ class Cluster:
             if kind == "Pod":
                 self._kubelet(live)
         self._probe()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Hosts and ingresses take the table, or refuse it; a host stores an epoch that is raised for it."""
+        live, owner = self.objects.get((names.PLACEMENT_KIND, "bank")), self.objects.get((names.KIND, "bank"))
+        if owner is None:
+            return
+        uid = owner["metadata"]["uid"]
+        for name in ("ingress-0", "ingress-1", *(f"host-{n}" for n in range(4))):
+            if name in self.deaf or ("host" in name and not self._serves(name)):
+                continue
+            pod = Pod("bank", uid, owner["spec"]["shards"], name, "default", None, Path(), 30.0, 30.0, False)
+            view = self.views.setdefault(name, View(pod))
+            view.placed([live] if live else [])
+            if "host" in name and view.table:
+                volume = self.volume(name)
+                volume.states |= judge(view.table, name, volume.id, volume.states).lifted
 
     def _stateful_set(self) -> None:
         live = self.objects.get(("StatefulSet", "bank-host"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from tests.operator.simulation import Cluster, Refused
 
@@ -13,8 +14,10 @@ TABLE = (names.PLACEMENT_KIND, "bank")
 
 
 def lose_table_and_figures(sim: Cluster) -> None:
+    """And nobody knows the table any more: all pods were started anew, on nodes that lost what they kept."""
     sim.remove(TABLE)
     sim.published.clear()
+    sim.views.clear()
     sim.namespace["status"] = {}
 
 
@@ -178,6 +181,97 @@ def test_a_namespace_that_was_placed_does_not_begin_empty_when_all_else_is_lost(
         assert f"`kubeactor forget bank host-{n} --accept-data-loss`" in message(sim)
 
 
+@pytest.mark.parametrize("knows", ["host-0", "ingress-1"])
+def test_a_table_that_is_lost_is_taken_from_who_still_knows_it(knows: str) -> None:
+    sim = Cluster()
+    sim.settle()
+    before, lost = owners(sim), sim.table.shards_of("host-1") if sim.table else []
+    sim.lose("host-1")
+    view = sim.views[knows]
+    lose_table_and_figures(sim)
+    sim.views[knows] = view
+    sim.settle()
+    assert owners(sim) == before
+    assert sim.condition("Degraded") == ("True", "VolumeLost")
+    assert sim.volume("host-1").states == {}
+    sim.forget("host-1")
+    sim.settle()
+    assert owners(sim) == before | dict.fromkeys(lost, ("host-1", 2))
+    assert sim.condition("Ready") == ("True", "Serving")
+
+
+def test_a_forgotten_volume_that_comes_back_with_the_table_lost_is_not_served_for_the_newer_one() -> None:
+    sim = Cluster()
+    sim.settle()
+    first = sim.volume("host-1")
+    sim.wipe("host-1")
+    sim.settle()
+    sim.forget("host-1")
+    sim.settle()
+    before = owners(sim)
+    sim.remove(TABLE)
+    sim.wipe("host-1")
+    sim.volumes[sim.claim("host-1")["metadata"]["uid"]] = first
+    sim.settle()
+    assert owners(sim) == before
+    assert sim.condition("Degraded") == ("True", "VolumeLost")
+    assert not any(view.trouble for view in sim.views.values())
+
+
+def test_who_knows_a_higher_epoch_than_a_rebuilt_table_has_takes_it_in_the_end() -> None:
+    sim = Cluster()
+    sim.settle()
+    first = sim.volume("host-1")
+    sim.wipe("host-1")
+    sim.settle()
+    sim.forget("host-1")
+    sim.settle()
+    later = sim.views["ingress-0"]
+    sim.wipe("host-1")
+    sim.volumes[sim.claim("host-1")["metadata"]["uid"]] = first
+    sim.wiped.clear()
+    lose_table_and_figures(sim)
+    sim.settle()  # nobody knows of the second volume
+    assert sim.condition("Ready") == ("True", "Serving")
+    assert {owner and owner[1] for owner in owners(sim).values()} == {1}
+    sim.views["ingress-0"] = later
+    sim.tick()
+    assert "it is older than what is known here" in later.trouble
+    sim.settle()
+    assert later.trouble == ""
+    assert later.table == sim.table
+    assert {owner and owner[1] for owner in owners(sim).values()} == {1, 3}
+    assert sim.condition("Ready") == ("True", "Serving")
+    assert sim.volume("host-1").states == dict.fromkeys(first.states, 3)
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_an_older_table_that_is_restored_brings_no_forgotten_volume_back(away: bool) -> None:
+    sim = Cluster()
+    sim.settle()
+    assert sim.table
+    older = msgspec.to_builtins(sim.table.document())
+    sim.wipe("host-1")
+    sim.settle()
+    sim.forget("host-1")
+    sim.settle()
+    before = owners(sim)
+    if away:
+        sim.hung.add("host-1")
+        sim.pod("host-1")["status"]["serves"] = False
+    else:
+        sim.wipe("host-1")
+    sim.objects[TABLE]["spec"] = older
+    sim._bump(sim.objects[TABLE])
+    sim.published.clear()
+    sim.settle()
+    sim.hung.clear()
+    sim.settle()
+    assert owners(sim) == before
+    assert not any(view.trouble for view in sim.views.values())
+    assert sim.condition("Ready") == (("True", "Serving") if away else ("False", "HostsNotServing"))
+
+
 def test_another_namespace_of_that_name_is_a_new_one() -> None:
     sim = Cluster()
     sim.settle()
@@ -280,3 +374,15 @@ def test_a_forgotten_volume_that_comes_back_is_not_served_and_what_it_held_begin
     sim.settle()
     assert sim.condition("Ready") == ("True", "Serving")
     assert {owners(sim)[shard] for shard in lost} <= {("host-0", 3), ("host-2", 3)}
+
+
+def test_a_host_that_was_forgotten_while_it_was_well_is_not_forgotten_when_it_is_lost_later() -> None:
+    sim = Cluster()
+    sim.settle()
+    sim.forget("host-1")
+    sim.settle()
+    assert sim.namespace["metadata"]["annotations"].keys() == {"kubeactor.io/placed"}
+    sim.wipe("host-1")
+    sim.settle()
+    assert sim.condition("Degraded") == ("True", "VolumeLost")
+    assert sim.volume("host-1").states == {}

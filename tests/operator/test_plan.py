@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from copy import deepcopy
 from dataclasses import replace
 
-import msgspec
 import pytest
 from tests.operator.simulation import STOCK, Cluster, hash_of
 
@@ -15,8 +13,8 @@ from kubeactor_operator.actions import Apply, Create, Delete, Grant, Patch, Repl
 from kubeactor_operator.children import pods
 from kubeactor_operator.children.sources import peer_credentials
 from kubeactor_operator.live import when
-from kubeactor_operator.observed import Inventory
 
+HOSTS = [f"host-{n}" for n in range(3)]
 WORKLOADS = [("StatefulSet", "bank-host"), ("Deployment", "bank-ingress")]
 
 
@@ -25,6 +23,10 @@ def sim() -> Cluster:
     made = Cluster()
     made.settle()
     return made
+
+
+def message(sim: Cluster, type: str) -> str:
+    return str(next(one for one in sim.status["conditions"] if one["type"] == type)["message"])
 
 
 def kinds(sim: Cluster) -> set[tuple[str, str]]:
@@ -367,17 +369,43 @@ def test_credentials_are_made_once_and_rotated_without_anyone_being_refused(sim:
     for _ in range(3):
         sim.step()
     assert sim.condition("Progressing") == ("True", "RotatingCredentials")
-    assert secret() == ("secret", "new")
-    observed = sim.observe()
-    accepted = (hashlib.sha256(b"new").hexdigest()[:16],)
-    reports = {
-        host: msgspec.structs.replace(report, credentials=accepted)
-        for host, report in observed.inventories.items()
-        if isinstance(report, Inventory)
-    }
-    sim.execute(sim.decide(replace(observed, inventories=reports)))
-    assert secret() == ("new", "secret")
+    sim.reread("host-0", "host-2")
     sim.settle()
+    assert secret() == ("secret", "new")
+    sim.reread("host-1")
+    sim.settle()
+    assert secret() == ("new", "secret")
+    assert sim.condition("Progressing") == ("False", "UpToDate")
+
+
+@pytest.mark.parametrize("slow", ["ingress-1", "host-2"])
+def test_a_rotation_waits_until_nobody_presents_what_it_takes_away(sim: Cluster, slow: str) -> None:
+    def secret() -> tuple[str, str]:
+        return peer_credentials(sim.objects[("Secret", "bank-peer")])
+
+    def rotate(text: str) -> None:
+        sim.fresh = text
+        sim.annotate(**{"rotate-peer": text})
+        for _ in range(3):
+            sim.step()
+
+    everyone = [*HOSTS, "ingress-0", "ingress-1"]
+    sim.settle()
+    rotate("one")
+    sim.reread(*HOSTS)
+    sim.settle()
+    assert secret() == ("one", "secret")
+    sim.reread(*(name for name in everyone if name != slow))
+    rotate("two")
+    assert secret() == ("one", "secret")  # which the slow one presents
+    assert sim.condition("Progressing") == ("True", "RotatingCredentials")
+    assert f"{slow} present the current credential" in message(sim, "Progressing")
+    sim.reread(slow)
+    rotate("two")
+    assert secret() == ("one", "two")
+    sim.reread(*HOSTS)
+    sim.settle()
+    assert secret() == ("two", "one")
     assert sim.condition("Progressing") == ("False", "UpToDate")
 
 

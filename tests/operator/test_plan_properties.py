@@ -18,6 +18,7 @@ from kubeactor_operator.actions import Plan
 from kubeactor_operator.observed import Observed
 
 HOSTS = [f"host-{n}" for n in range(3)]
+WATCHERS = [*HOSTS, "ingress-0", "ingress-1"]
 
 
 class Story:
@@ -98,6 +99,27 @@ class Story:
         if claim and claim["metadata"]["uid"] in self.sim.volumes:
             self.sim.wipe(HOSTS[n % 3])
 
+    def loses(self, n: int) -> None:
+        """Claim and pod of a host are deleted by hand."""
+        if ("PersistentVolumeClaim", f"data-bank-{HOSTS[n % 3]}") in self.sim.objects:
+            self.sim.lose(HOSTS[n % 3])
+
+    def forgets(self, n: int) -> None:
+        if self.sim.table:
+            self.sim.forget(HOSTS[n % 3])
+
+    def loses_all(self, n: int) -> None:
+        """The table, the figures, and what some pods know of it."""
+        self.sim.remove((names.PLACEMENT_KIND, "bank"))
+        self.sim.namespace["status"] = {}
+        self._table_changed()
+        for watcher in WATCHERS[n % 6 :]:
+            self.sim.views.pop(watcher, None)
+
+    def deafens(self, n: int) -> None:
+        """The API server does not reach some pod."""
+        self.sim.deaf ^= {WATCHERS[n % 5]}
+
     def image(self, n: int) -> None:
         self.sim.bad_images = {"bank:bad"}
         self.sim.crashing = {"bank:crash"}
@@ -118,22 +140,28 @@ class Story:
         sim.hung.clear()
         sim.crashing.clear()
         sim.bad_images.clear()
+        sim.deaf.clear()
         sim.apply_spec({"image": "bank:9", "hosts": {"replicas": 3, "storage": {"adopt": True}}})
         sim.tick(60)
         sim.settle(400)
         for _ in range(4):  # three misses of the probe, if it misses
             sim.tick(10)
             sim.step()
+        for name, view in sim.views.items():
+            assert view.trouble == "", f"{name} does not take the table"
+            assert view.table == sim.table
 
 
 EVENTS: list[Callable[[Story, int], None]] = [
     Story.step, Story.step, Story.step, Story.dies, Story.lost_status, Story.wakes, Story.time, Story.deletes_pod,
     Story.hangs, Story.unhangs, Story.deletes, Story.deletes_table, Story.restores_table, Story.image, Story.scales,
-    Story.recreated,
+    Story.recreated, Story.deafens,
 ]  # fmt: skip
 AND_WIPES = [*EVENTS, Story.wipes]
+AND_FORGETS = [*AND_WIPES, Story.loses, Story.loses, Story.loses_all, Story.loses_all, *[Story.forgets] * 4]
 stories = st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(0, 30)), max_size=25)
 bad_stories = st.lists(st.tuples(st.sampled_from(AND_WIPES), st.integers(0, 30)), max_size=25)
+worst_stories = st.lists(st.tuples(st.sampled_from(AND_FORGETS), st.integers(0, 30)), max_size=25)
 ASIS = settings(max_examples=25)
 
 
@@ -177,6 +205,28 @@ def test_lost_volumes_never_come_back_as_empty_ones(story: list) -> None:  # typ
         owner = table.owner(shard)
         assert owner
         assert sim.volume(owner[0]).states[shard] == owner[1]
+
+
+@ASIS
+@given(worst_stories)
+def test_what_is_forgotten_begins_anew_where_no_other_volume_could_hold_it(story: list) -> None:  # type: ignore[type-arg]
+    """The simulated cluster asserts it at each grant. And in the end the user can always get on."""
+    told = Story()
+    told.sim.settle()
+    for event, n in story:
+        event(told, n)
+    told.ends_well()
+    sim = told.sim
+    for _ in range(3):
+        if sim.condition("Ready")[0] == "True":
+            break
+        for host in HOSTS:
+            sim.forget(host)
+        sim.settle()
+    told.ends_well()
+    assert sim.condition("Ready") == ("True", "Serving"), sim.status
+    assert sim.table
+    assert all(sim.table.owner(shard) for shard in range(8))
 
 
 def test_data_that_the_user_gave_up_begins_anew_under_a_higher_epoch() -> None:

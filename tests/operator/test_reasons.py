@@ -146,6 +146,7 @@ def rebuilding_placement() -> Cluster:
 @scenario("RotatingCredentials")
 def rotating_credentials() -> Cluster:
     cluster = settled()
+    cluster.fresh = "new"
     cluster.annotate(**{"rotate-peer": "today"})
     return steps(cluster)
 

@@ -151,6 +151,7 @@ class World:
             [
                 web.get("/_internal/inventory", self._inventory),
                 web.post("/_internal/grant", self._grant),
+                web.get("/_internal/known", self._known),
                 web.get("/_internal/probe/{host}", self._probe),
             ]
         )
@@ -195,6 +196,10 @@ class World:
                 return web.json_response({"detail": f"shard {shard} is known at another epoch"}, status=409)
             self.grants += 1
         return web.json_response({})
+
+    async def _known(self, request: web.Request) -> web.Response:
+        self._asked(request)
+        return web.json_response({"credentials": [], "table": None})
 
     async def _probe(self, request: web.Request) -> web.Response:
         self._asked(request)

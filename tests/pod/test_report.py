@@ -25,7 +25,7 @@ class Thing(Actor):
 
 def report(engine: Any, closed: StoreError | None = None, folder: Path = Path("/")) -> HostReport:
     standby = SimpleNamespace(reason=str(closed or "starting"))
-    behind: Any = SimpleNamespace(engine=engine, closed=closed, standby=standby, trouble=lambda: None)
+    behind: Any = SimpleNamespace(engine=engine, closed=closed, standby=standby, trouble=lambda: None, router=None)
     peers: Any = SimpleNamespace(fingerprints=["0123456789abcdef"])
     return HostReport(behind, peers, Quarantine(None), folder)
 
@@ -85,3 +85,4 @@ async def test_an_inventory_has_what_lies_on_the_volume(machine: Machine) -> Non
     assert found["states"] == [(0, 1, "owned")]
     assert (found["volume"], found["credentials"]) == (machine.engine.volume_id, ["0123456789abcdef"])
     assert set(found["disk"]) == {"used_bytes", "free_bytes", "full"}
+    assert found["table"] is None  # before there is a router

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from tests.harness.dev import free_port
 from tests.harness.fake_api import fake_api
-from tests.harness.pods import NAME, SHARDS, TOKEN, Pods, bearer, eventually, get, inventory
+from tests.harness.pods import NAME, SHARDS, TOKEN, UID, Pods, bearer, eventually, get, inventory
 from tests.harness.program import refused
 from tests.pod.test_processes import add
+
+from kubeactor.placement import Document, Table
 
 
 @pytest.fixture
@@ -51,6 +56,26 @@ def test_a_rotated_secret_breaks_no_connection(pods: Pods) -> None:
         eventually(lambda: get(ingress, "/readyz").status_code == 200, "the next worker")
         assert add(ingress, "a", key="4") == 4
         assert "wrong credentials" not in ingress.program.output + host.output
+
+
+def test_hosts_and_ingresses_tell_which_table_and_which_credential_they_go_by(pods: Pods) -> None:
+    def known() -> dict[str, Any]:
+        found: dict[str, Any] = ingress.internal.get("/_internal/known", headers=bearer()).json()
+        return found
+
+    def first(told: dict[str, Any]) -> bool:
+        return bool(told["credentials"][0] == hashlib.sha256(b"token-2").hexdigest()[:16])
+
+    with pods.placed(1) as (ingress, [host]):
+        published = Table(
+            UID, volumes={"host-0": inventory(host)["volume"]}, owners=["host-0"] * SHARDS, epochs=[1] * SHARDS
+        )
+        for told in (known(), inventory(host)):
+            assert Table.of(msgspec.convert(told["table"], Document)) == published
+            assert not first(told)
+        replace(pods.peers / "previous", TOKEN)
+        replace(pods.peers / "current", "token-2")
+        eventually(lambda: first(known()) and first(inventory(host)), "the new one is presented")
 
 
 def test_wrong_credentials_are_told_in_a_clear_line(pods: Pods) -> None:

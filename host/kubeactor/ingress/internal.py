@@ -2,6 +2,7 @@
 
 GET  /_internal/inventory      of a host: what lies on its volume
 POST /_internal/grant          to a host: begin shards empty, `{"volume": id, "grants": [[shard, epoch], ...]}`
+GET  /_internal/known          of an ingress: the credentials and the placement table that it goes by
 GET  /_internal/probe/{host}   to an ingress: let that host write, sync and read in one of its shards
 
 Whoever asks shows the peer secret: `Authorization: Bearer ...`.
@@ -99,9 +100,15 @@ def host_routes(ingress: Ingress, accepted: Accepted, host: HostSide) -> list[Ro
 
 
 def ingress_routes(
-    ingress: Ingress, accepted: Accepted, probe: Callable[[str], Awaitable[dict[str, Any] | None]]
+    ingress: Ingress,
+    accepted: Accepted,
+    probe: Callable[[str], Awaitable[dict[str, Any] | None]],
+    known: Callable[[], dict[str, Any]],
 ) -> list[Route]:
-    """The route of an ingress's internal port; `probe` gives None for a host that owns no shard."""
+    """The routes of an ingress's internal port; `probe` gives None for a host that owns no shard."""
+
+    async def told(request: Request) -> Response:
+        return json_response(known())
 
     async def probed(request: Request) -> Response:
         host = request.path_params["host"]
@@ -112,7 +119,11 @@ def ingress_routes(
         return json_response(found)
 
     guarded = _guarded(ingress, accepted)
-    return [Route(f"{PREFIX}probe/{{host}}", guarded(probed), methods=["GET"]), _nothing(ingress, guarded)]
+    return [
+        Route(f"{PREFIX}known", guarded(told), methods=["GET"]),
+        Route(f"{PREFIX}probe/{{host}}", guarded(probed), methods=["GET"]),
+        _nothing(ingress, guarded),
+    ]
 
 
 def _nothing(ingress: Ingress, guarded: Callable[[Endpoint], Endpoint]) -> Route:

@@ -47,7 +47,7 @@ class Peers:
 
     @property
     def fingerprints(self) -> list[str]:
-        """The first 16 hex digits of the SHA-256 of each accepted token."""
+        """The first 16 hex digits of the SHA-256 of each accepted token; that of `current` first."""
         return [hashlib.sha256(token).hexdigest()[:16] for token in self.accepted]
 
     async def run(self, changed: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""What a host in a pod tells the operator, and does for it."""
+"""What a host or an ingress in a pod tells the operator, and a host does for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kubeactor.behind import Behind
     from kubeactor.engine.engine import Engine
 
-__all__ = ["HostReport"]
+__all__ = ["HostReport", "known"]
 
 # Why the volume is not open, as one word.
 REASONS: Final[tuple[tuple[type[StoreError], str], ...]] = (
@@ -29,6 +29,12 @@ REASONS: Final[tuple[tuple[type[StoreError], str], ...]] = (
     (DiskFullError, "VolumeFull"),
     (StoreError, "VolumeUnreadable"),
 )
+
+
+def known(behind: Behind, peers: Peers) -> dict[str, Any]:
+    """What this process goes by: the credentials, the one that it presents first, and the placement table."""
+    table = behind.router.table.document() if behind.router is not None else None
+    return {"credentials": peers.fingerprints, "table": table}
 
 
 class HostReport:
@@ -60,8 +66,8 @@ class HostReport:
             "parked": engine.parked.alarms + engine.parked.messages,
             "quarantined": len(self._quarantine.entries()),
             "disk": self._disk(full=engine.store.nearly_full()),
-            "credentials": self._peers.fingerprints,
             "trouble": self._behind.trouble(),
+            **known(self._behind, self._peers),
         }
 
     def grant(self, volume: str, grants: Sequence[tuple[int, int]]) -> None:

@@ -327,6 +327,14 @@ def test_a_client_that_never_reads_is_cut_off(server: Any) -> None:
     assert server.ingress.stats.expired == 1
 
 
+def test_the_first_connection_after_a_long_rest_is_served(serving: Any) -> None:
+    """The clock of the sweep stands still without connections: one that is new must not look as old as the rest."""
+    server = serving()
+    server.run(lambda: setattr(server.listener, "clock", time.monotonic() - 1000))
+    assert server.call(ECHO).status == 200
+    assert server.ingress.stats.expired == 0
+
+
 def test_the_sweep_goes_on_by_itself_and_rests_without_connections(serving: Any) -> None:
     server = serving()
     client = server.client()

@@ -70,10 +70,12 @@ class Listener:
 
     def add(self, connection: ActorHttpProtocol) -> None:
         """A connection was made."""
+        if self._timer is None:  # there was none, so the clock stood still
+            self.clock = time.monotonic()
+            self._wake(connection.loop)
+        connection.since = self.clock
         self._connections.add(connection)
         self.ingress.stats.connections += 1
-        if self._timer is None:
-            self._tick(connection.loop)
 
     def discard(self, connection: ActorHttpProtocol) -> None:
         """A connection was lost."""
@@ -81,9 +83,15 @@ class Listener:
             self._connections.discard(connection)
             self.ingress.stats.connections -= 1
 
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(SWEEP_S, partial(self._tick, loop))
+
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         self.sweep(time.monotonic())
-        self._timer = loop.call_later(SWEEP_S, partial(self._tick, loop)) if self._connections else None
+        if self._connections:
+            self._wake(loop)
+        else:
+            self._timer = None
 
     def sweep(self, now: float) -> None:
         """End the connections that used up their time; `now` is monotonic, in seconds."""

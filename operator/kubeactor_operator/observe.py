@@ -20,6 +20,7 @@ from kubeactor_operator.spec import ActorNamespace
 __all__ = ["Memory", "observe"]
 
 PROBE_EVERY_S: Final = 9.5  # three misses "10 s apart" may come a little early, but not two in one pass
+PROBE_AGAIN_S: Final = 2.0  # a rollout waits for the pass of a host that was missed while it restarted
 INGRESSES_ASKED: Final = 3
 REFUSALS: Final = 64
 # An ingress that does not answer, that has not read the new credential yet, or not the table: no word about the host.
@@ -187,7 +188,8 @@ def _ingresses(observed: Observed) -> list[HostPod]:
 def _due(probe: Probe) -> bool:
     missing = probe.misses > 0 or probe.passed_at is None
     since_s = time.time() - (probe.missed_at if missing else probe.passed_at or 0.0)
-    return not 0.0 <= since_s < PROBE_EVERY_S  # below 0: the clock was set back
+    every_s = PROBE_AGAIN_S if probe.misses else PROBE_EVERY_S
+    return not 0.0 <= since_s < every_s  # below 0: the clock was set back
 
 
 async def _probe(pods: Pods, addresses: Sequence[str], credential: str, host: str) -> str | None:
@@ -207,4 +209,6 @@ def _noted(before: Probe, reason: str) -> Probe:
     now = time.time()
     if not reason:
         return Probe(passed_at=now)
+    if before.misses and 0.0 <= now - before.missed_at < PROBE_EVERY_S:
+        return before
     return Probe(before.passed_at, before.misses + 1, now, reason)

@@ -23,13 +23,14 @@ from kubeactor_operator.children.manifest import Manifest, digest
 from kubeactor_operator.children.pods import Bundle, template_hash
 from kubeactor_operator.draft import Draft
 from kubeactor_operator.live import HostPod, annotation
-from kubeactor_operator.observed import Object
+from kubeactor_operator.observed import Object, Probe
 from kubeactor_operator.placed import Placed
 from kubeactor_operator.spec import ActorNamespace
 
 __all__ = ["code_in_use", "ended_text", "replicas", "roll", "roll_ingresses", "settled"]
 
 COME_BACK_S: Final = 300.0
+MISSED_WITHIN_S: Final = 60.0  # an older miss says nothing: since then no ingress was reached
 TEXT_CHARACTERS: Final = 600
 
 
@@ -212,7 +213,14 @@ def _stamp(manifest: Manifest) -> None:
 
 def _whole(draft: Draft, have: str, count: int) -> bool:
     pods = [draft.pods.get(f"host-{n}") for n in range(count)]
-    return bool(pods) and all(pod and pod.ready and pod.template == have for pod in pods)
+    return bool(pods) and all(pod and _serves(draft, pod) and pod.template == have for pod in pods)
+
+
+def _serves(draft: Draft, pod: HostPod) -> bool:
+    """Ready by its own word, and by the last probe that an ingress made of it."""
+    probe = draft.observed.probes.get(pod.host, Probe())
+    missed = probe.misses > 0 and draft.observed.now - probe.missed_at <= MISSED_WITHIN_S
+    return pod.ready and not missed
 
 
 def _did_not_come_back(draft: Draft, live: Object, have: str) -> Target | None:
@@ -261,10 +269,11 @@ def _restart(draft: Draft, live: Object, have: str, count: int) -> None:
     there = [pod for pod in pods if pod]
     outdated = [pod for pod in there if pod.template != have]
     if not outdated:
-        if len(there) < count or not all(pod.ready for pod in there):
+        if len(there) < count or not all(_serves(draft, pod) for pod in there):
             _coming(draft, live, have, pods)
         return
-    busy = len(there) < count or any(pod.deleting or (pod.template == have and not pod.ready) for pod in there)
+    down = [pod for pod in there if not _serves(draft, pod)]
+    busy = len(there) < count or any(pod.deleting or (pod.template == have and pod in down) for pod in there)
     left = f"{len(outdated)} of {count} hosts still run the old template"
     draft.under_way(conditions.ROLLING_OUT, left, again_s=1.0)
     changing = any(
@@ -272,8 +281,8 @@ def _restart(draft: Draft, live: Object, have: str, count: int) -> None:
     )
     if busy or changing or not _is_current(draft):
         return
-    down = [pod for pod in there if not pod.ready]
-    candidates = [pod for pod in outdated if not pod.ready] or ([] if down else outdated)
+    others_serve = [pod for pod in outdated if all(other is pod for other in down)]
+    candidates = [pod for pod in outdated if not pod.ready] or others_serve
     if candidates:
         draft.actions.append(Delete(candidates[-1].live))
 

@@ -65,6 +65,7 @@ class Cluster:
         self.dark: set[str] = set()  # those of them whose node has no power
         self.missing_nodes: set[str] = set()  # hosts whose volume no node reaches
         self.full: set[str] = set()
+        self.cut: set[str] = set()  # hosts that no ingress reaches
         self.shut: set[str] = set()  # hosts whose volume is too full to be opened
         self.used_bytes = 2**30 - 2**20  # of each volume of 1 GiB
         self.looping: set[str] = set()  # hosts whose container ends again and again
@@ -552,7 +553,8 @@ class Cluster:
         table = self.table
         for host in table.volumes if table else ():
             before = self.probes.get(host, Probe())
-            if self._serves(host) and host not in self.hung and table and self.volume(host).id == table.volumes[host]:
+            reached = self._serves(host) and host not in self.hung | self.cut
+            if reached and table and self.volume(host).id == table.volumes[host]:
                 self.probes[host] = Probe(passed_at=self.now)
             elif self.now - before.missed_at >= 10:
                 self.probes[host] = Probe(before.passed_at, before.misses + 1, self.now, "no connection")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubeactor_operator.observe import PROBE_EVERY_S, _due, _probe
+from kubeactor_operator.observe import PROBE_AGAIN_S, PROBE_EVERY_S, _due, _noted, _probe
 from kubeactor_operator.observed import Probe
 from kubeactor_operator.pods import PodError
 
@@ -51,3 +51,15 @@ def test_a_clock_that_was_set_back_does_not_put_probes_off() -> None:
     assert _due(Probe(passed_at=now - PROBE_EVERY_S))
     assert _due(Probe(passed_at=now + 3600))
     assert _due(Probe(now, misses=1, missed_at=now + 3600))
+
+
+def test_a_host_that_was_missed_is_asked_again_soon_but_misses_count_ten_seconds_apart() -> None:
+    now = time.time()
+    missed = Probe(now - 60, misses=1, missed_at=now - PROBE_AGAIN_S, reason="away")
+    assert _due(missed)
+    assert not _due(Probe(now - 60, misses=1, missed_at=now - 1))
+    assert _noted(missed, "still away") == missed
+    assert _noted(Probe(now - 60, 1, now - PROBE_EVERY_S, "away"), "still away").misses == 2
+    assert _noted(Probe(now - 60, 1, now + 3600, "away"), "the clock was set back").misses == 2
+    passed = _noted(missed, "")
+    assert (passed.misses, passed.reason) == (0, "")

@@ -13,6 +13,7 @@ from kubeactor_operator.actions import Apply, Create, Delete, Grant, Patch, Repl
 from kubeactor_operator.children import pods
 from kubeactor_operator.children.sources import peer_credentials
 from kubeactor_operator.live import when
+from kubeactor_operator.observed import Probe
 
 HOSTS = [f"host-{n}" for n in range(3)]
 WORKLOADS = [("StatefulSet", "bank-host"), ("Deployment", "bank-ingress")]
@@ -284,6 +285,41 @@ def test_a_new_template_is_tried_then_hosts_restart_one_at_a_time_and_the_ingres
     assert sim.objects[("Deployment", "bank-ingress")]["spec"]["template"]["spec"]["containers"][0]["image"] == "bank:2"
     assert sim.condition("Progressing") == ("False", "UpToDate")
     sim.settle()
+
+
+@pytest.mark.parametrize("missed", ["host-0", "host-2"])
+def test_a_rollout_takes_no_host_down_while_the_last_probe_of_another_missed_though_all_are_ready(
+    sim: Cluster, missed: str
+) -> None:
+    others = [f"host-{n}" for n in range(3) if f"host-{n}" != missed]
+    before = {host: sim.pod(host)["metadata"]["uid"] for host in others}
+    sim.cut.add(missed)
+    sim.tick(10)
+    sim.apply_spec({"image": "bank:2"})
+    for _ in range(40):
+        sim.step()
+    assert sim.pod(missed)["status"]["serves"]
+    assert {host: sim.pod(host)["metadata"]["uid"] for host in others} == before
+    assert sim.condition("Progressing") == ("True", "RollingOut")
+    sim.cut.clear()
+    sim.settle()
+    assert sim.condition("Progressing") == ("False", "UpToDate")
+    assert not set(before.values()) & {sim.pod(host)["metadata"]["uid"] for host in others}
+
+
+def test_a_probe_that_missed_long_ago_holds_no_rollout_up(sim: Cluster) -> None:
+    """No ingress was reached since, so readiness has to do."""
+
+    def taken_down(probes: dict[str, Probe]) -> list[str]:
+        deleted = [one.live for one in sim.decide(replace(sim.observe(), probes=probes)).actions if type(one) is Delete]
+        return [live["metadata"]["name"] for live in deleted if "-host-" in live["metadata"]["name"]]
+
+    sim.apply_spec({"image": "bank:2"})
+    while not taken_down({}):
+        sim.step()
+    for age_s, expected in ((1.0, []), (59.0, []), (61.0, ["bank-host-2"])):
+        missed = Probe(misses=1, missed_at=sim.now - age_s)
+        assert taken_down({"host-0": missed, "host-1": missed}) == expected
 
 
 def test_a_rollout_is_progressing_until_the_last_host_is_back(sim: Cluster) -> None:

@@ -5,97 +5,15 @@ It runs beside the engine of the nodes, where pods can be reached, so that its c
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from tests.cluster.kube import Kube, KubeError, Space
+from tests.cluster.bank import Bank
+from tests.cluster.beside import operator
+from tests.cluster.kube import KubeError, Space
+from tests.cluster.machine import ROOT
 from tests.cluster.nodes import Cluster, Images
-from tests.harness.dev import free_port
-
-ROOT = Path(__file__).parents[2]
-HOSTS = [f"bank-host-{n}" for n in range(3)]
-
-
-@contextmanager
-def operator(kube: Kube, space: Space, images: Images, log: Path) -> Iterator[None]:
-    command = [sys.executable, "-m", "kubeactor_operator", "--namespace", space.name, "--lease-namespace", space.name]
-    command += ["--host-image", images.host, "--port", str(free_port())]
-    with log.open("ab") as out:
-        process = subprocess.Popen(command, env={**os.environ, **kube.environment}, stdout=out, stderr=out)
-        try:
-            yield
-            assert process.poll() is None, log.read_text()[-3000:]
-        finally:
-            process.terminate()
-            assert process.wait(60) == 0, log.read_text()[-3000:]
-
-
-class Bank:
-    """Someone who uses it and someone who runs it."""
-
-    def __init__(self, space: Space) -> None:
-        self.space = space
-
-    def apply(self) -> None:
-        config, bank = yaml.safe_load_all((ROOT / "examples/01-bank/namespace.yaml").read_text())
-        del bank["spec"]["ingress"]["service"]  # the node port may be in use by another namespace
-        self.space.apply(config, bank)
-
-    def patch(self, **spec: Any) -> None:
-        self.space.kubectl("patch", "actorns", "bank", "--type=merge", "-p", json.dumps({"spec": spec}))
-
-    def is_(self, type: str, status: str, reason: str) -> None:
-        def look() -> bool:
-            found = self.space.get("actorns", "bank")
-            conditions = {one["type"]: one for one in found.get("status", {}).get("conditions", [])}
-            current = found["metadata"]["generation"] == found.get("status", {}).get("observedGeneration")
-            one = conditions.get(type, {})
-            return current and (one.get("status"), one.get("reason")) == (status, reason)
-
-        self.space.until(look, f"{type}={status} {reason}", 240)
-
-    def serves(self) -> None:
-        self.is_("Ready", "True", "Serving")
-        self.is_("Progressing", "False", "UpToDate")
-        self.is_("Degraded", "False", "AsExpected")
-
-    def call(self, path: str, **body: Any) -> dict[str, Any]:
-        """Over the address of an ingress; until it answers, as a client would."""
-        data = json.dumps(body).encode() if body else None
-
-        def ask() -> dict[str, Any] | None:
-            pods = self.space.get("pods", "-l", "app.kubernetes.io/component=ingress")["items"]
-            for pod in pods:
-                address = pod["status"].get("podIP")
-                if not address or "deletionTimestamp" in pod["metadata"]:
-                    continue
-                headers = {"Content-Type": "application/json", "Idempotency-Key": f"key-{path}-{body}"}
-                request = urllib.request.Request(f"http://{address}:8080{path}", data, headers)
-                try:
-                    with urllib.request.urlopen(request, timeout=30) as answer:
-                        read: dict[str, Any] = json.load(answer)
-                        return read
-                except (urllib.error.URLError, OSError):
-                    continue
-            return None
-
-        return self.space.until(ask, f"an answer of {path}", 120)
-
-    def balance(self, account: str) -> object:
-        return self.call(f"/accounts/{account}/balance")["balance"]
-
-    def uids(self) -> dict[str, str]:
-        return {name: self.space.get("pod", name)["metadata"]["uid"] for name in HOSTS}
 
 
 @pytest.fixture
@@ -119,12 +37,13 @@ def test_the_bank_is_applied_changed_hibernated_deleted_and_adopted_with_all_its
     space: Space, images: Images, tmp_path: Path
 ) -> None:
     kube, bank, log = space.kube, Bank(space), tmp_path / "operator.log"
-    with operator(kube, space, images, log):
+    hosts = bank.hosts
+    with operator(kube, space.name, images, log):
         bank.apply()
         bank.serves()
         accounts = [f"account-{n}" for n in range(8)]
         for n, account in enumerate(accounts):
-            bank.call(f"/accounts/{account}/deposit", amount=100 + n)
+            bank.deposit(account, 100 + n)
 
         def all_there() -> None:
             assert [bank.balance(account) for account in accounts] == [100 + n for n in range(8)]
@@ -145,18 +64,18 @@ def test_the_bank_is_applied_changed_hibernated_deleted_and_adopted_with_all_its
         all_there()
         bank.patch(hosts={"replicas": 0})
         bank.is_("Ready", "False", "Hibernated")
-        space.until(lambda: _none(space, *HOSTS), "hosts gone")
+        space.until(lambda: _none(space, *hosts), "hosts gone")
         bank.patch(hosts={"replicas": 3})
         bank.serves()
         all_there()
         listed = space.get("all,actorns,actorpl,configmaps,secrets,roles,rolebindings,pdb,networkpolicies,leases")
         assert [one["metadata"]["name"] for one in listed["items"] if one["metadata"].get("finalizers")] == []
     space.kubectl("delete", "actorns", "bank")  # nobody has to allow it
-    space.until(lambda: _none(space, *HOSTS), "garbage collection")
-    with operator(kube, space, images, log):
+    space.until(lambda: _none(space, *hosts), "garbage collection")
+    with operator(kube, space.name, images, log):
         bank.apply()
         bank.is_("Degraded", "True", "VolumesOfAnotherNamespace")
-        assert _none(space, *HOSTS)
+        assert _none(space, *hosts)
         bank.patch(hosts={"storage": {"adopt": True}})
         bank.serves()
         all_there()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import aiohttp
 import pytest
@@ -22,12 +25,14 @@ from kubeactor_operator.controller import Controller
 from kubeactor_operator.execute import Execution, NotLeader
 from kubeactor_operator.lease import Lease
 from kubeactor_operator.main import operate, options
-from kubeactor_operator.observe import Memory
+from kubeactor_operator.observe import Memory, observe
 from kubeactor_operator.observed import Inventory, Object, Silent
+from kubeactor_operator.plan import plan
 from kubeactor_operator.pods import PodError, Pods
 
 pytestmark = pytest.mark.asyncio
 SPACES = itertools.count(1)
+T = TypeVar("T")
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -166,6 +171,56 @@ async def test_deleting_a_namespace_needs_no_operator_and_keeps_the_volumes(api:
 
     await until(gone, "garbage collection")
     assert len(await api.list("PersistentVolumeClaim", world.space)) == 3
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """While a CRD changes, the API server answers 429."""
+    for _ in range(600):
+        try:
+            return await ask()
+        except ApiError as error:
+            if error.status != 429:
+                raise
+        await asyncio.sleep(0.05)
+    raise AssertionError("the API server is busy for half a minute")
+
+
+async def test_what_a_late_look_makes_for_a_deleted_namespace_is_collected_also_while_the_crd_changes(
+    api: CountingApi, world: World, served: ApiServer
+) -> None:
+    async def gone() -> bool:
+        left = await patiently(lambda: everything(api, world.space))
+        return {one["kind"] for one in left if one["kind"] != "Lease"} == {"PersistentVolumeClaim"}
+
+    def change(categories: list[str]) -> None:
+        patch = json.dumps({"spec": {"names": {"categories": categories}}})
+        served.kube.kubectl("patch", "crd", "actornamespaces.kubeactor.io", "--type=merge", "-p", patch)
+
+    await world.apply()
+    async with running(operator(api, world)):
+        await until(lambda: converged(world), "ready")
+    bank = await world.bank()
+    for kind, name in (("Service", "bank"), ("Role", "bank-host"), (names.PLACEMENT_KIND, "bank")):
+        live = await api.get(kind, world.space, name)
+        assert live
+        await api.delete(live)
+    async with Pods(world.port) as pods:
+        late = [one for one in plan(await observe(api, pods, bank, Memory(), STOCK)).actions if isinstance(one, Create)]
+        assert {one.manifest["kind"] for one in late} == {"Service", "Role", names.PLACEMENT_KIND}
+        changing = asyncio.create_task(asyncio.to_thread(change, ["all", "kubeactor", "changing"]))
+        await patiently(lambda: _deleted(api, world.space))
+        await changing
+        await until(gone, "garbage collection")
+        changing = asyncio.create_task(asyncio.to_thread(change, ["all", "kubeactor"]))
+        for action in late:
+            await patiently(partial(Execution(api, pods, lambda: True).run, bank, Plan((action,), {}), Memory()))
+        await changing
+        await until(gone, "garbage collection of what came late")
+
+
+async def _deleted(api: Api, space: str) -> None:
+    if bank := await api.get(names.KIND, space, "bank"):
+        await api.delete(bank)
 
 
 async def test_retained_volumes_are_taken_over_only_when_the_user_says_so(api: CountingApi, world: World) -> None:

@@ -110,11 +110,6 @@ class Books:
                 found.append(f"{account} has {-more} less than was acknowledged: something was lost")
         return found
 
-    def first_success_s(self, accounts: Collection[str], since: float) -> float | None:
-        """From then on to the first answer to a call of these accounts that began later; None while there is none."""
-        ends = [call.ended for call in self.calls if call.began >= since and call.account in accounts]
-        return min(ends) - since if ends else None
-
     def silence_s(self, accounts: Collection[str], since: float) -> float:
         """The longest time since then in which none of these accounts was answered."""
         ends = [since, *(call.ended for call in self.calls if call.ended >= since and call.account in accounts)]

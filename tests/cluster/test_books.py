@@ -67,15 +67,8 @@ def test_a_key_that_was_answered_otherwise_the_second_time_is_found() -> None:
     assert "b'6'" in books.failed[0]
 
 
-def test_the_first_success_is_of_a_call_that_began_after_the_fault() -> None:
-    books = paid()
-    assert books.first_success_s({"alice"}, 1.5) == 1.0
-    assert books.first_success_s({"alice"}, 2.2) is None
-    assert books.first_success_s({"bob"}, 1.5) is None
-    assert books.longest_s() == 0.5
-
-
 def test_silence_is_the_longest_time_without_an_answer() -> None:
     books = paid()
     assert books.silence_s({"alice"}, 0.0) == pytest.approx(1.4)
     assert books.silence_s({"bob"}, 1.0) == pytest.approx(0.1)
+    assert books.longest_s() == 0.5

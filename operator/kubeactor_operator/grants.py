@@ -160,7 +160,8 @@ def _anew(draft: Draft, placed: Placed, table: Table, reports: Reports, silent: 
     changed = [
         shard for shard in shards if (table.owner(shard), table.epoch(shard)) != (base.owner(shard), base.epoch(shard))
     ]
-    if not given_up or any(table.epoch(shard) != epoch for shard in changed):
+    ours = all(table.epoch(shard) == epoch and not base.owner(shard) for shard in changed)
+    if not given_up or not ours or table.volumes != base.volumes:
         return table
     wanted = _wanted(draft)
     if doubt or not wanted or _missing(draft, wanted - reports.keys()) or _exchanged(base, reports):

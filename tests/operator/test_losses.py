@@ -330,6 +330,22 @@ def test_a_host_that_a_rebuilt_table_does_not_know_can_be_forgotten() -> None:
     assert owners(sim) == before | dict.fromkeys(lost, ("host-1", 2))
 
 
+def test_a_host_with_another_volume_and_one_that_the_table_does_not_know_can_both_be_forgotten() -> None:
+    sim = Cluster()
+    sim.settle()
+    sim.lose("host-2")
+    lose_table_and_figures(sim)
+    sim.settle()
+    sim.lose("host-1")
+    sim.settle()
+    for _ in range(2):  # the first grants make it another loss
+        for host in ("host-1", "host-2"):
+            sim.forget(host)
+        sim.settle()
+    assert sim.condition("Ready") == ("True", "Serving")
+    assert {owner and owner[0] for owner in owners(sim).values()} == {"host-0", "host-1", "host-2"}
+
+
 def test_a_forgotten_host_is_waited_for_no_more_but_one_that_was_not_forgotten_is() -> None:
     sim = Cluster()
     sim.settle()

@@ -124,7 +124,7 @@ class FakeApi:
         app.router.add_get("/apis/{group}/{version}/namespaces/{namespace}/{plural}", self._collection)
         app.router.add_get("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}", self._one)
         app.router.add_patch("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}", self._patch)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.0)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)  # 0 would wait for ever
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
 
@@ -212,7 +212,7 @@ class FakeApi:
             gone = {"kind": "Status", "message": "too old resource version", "code": 410, "reason": "Expired"}
             await response.write(_line({"type": "ERROR", "object": gone}))
             return
-        while ended == self._ended and not self.brief:
+        while ended == self._ended and not self.brief and not self._gone.is_set():
             events = self._events
             while at < len(events):
                 version, kind, event = events[at]

@@ -139,6 +139,7 @@ def test_no_alarm_of_a_volume_that_was_given_up_and_restored_runs_before_the_tab
         url = f"/v1/actors/LAB/{other}/remind"
         assert ingress.public.post(url, json={"other": one, "after_s": 2.0}).status_code == 200
         due = time.monotonic() + 2.0
+        eventually((pods.folder / f"{NAME}-host-1" / "placement.json").exists, "a file for the table")
         eventually(lambda: pods.kept(f"{NAME}-host-1")["table"]["epochs"] == "0-7:1", "the table in its file")
         hosts[1].kill()
         folder.rename(aside)
@@ -159,6 +160,7 @@ def test_no_alarm_of_a_volume_that_was_given_up_and_restored_runs_before_the_tab
 def test_without_the_api_server_a_host_that_starts_runs_its_alarms_by_the_kept_table(pods: Pods) -> None:
     with pods.placed() as (ingress, hosts):
         one, other = names(0)[0], names(1)[0]
+        eventually((pods.folder / f"{NAME}-host-1" / "placement.json").exists, "a file for the table")
         eventually(lambda: pods.kept(f"{NAME}-host-1")["table"]["epochs"] == "0-7:1", "the table in its file")
         pods.api.stop()
         url = f"/v1/actors/LAB/{other}/remind"

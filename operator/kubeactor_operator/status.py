@@ -147,11 +147,20 @@ def _ready(draft: Draft, placed: Placed) -> Object:
     if all(probe.passed_at and observed.now - probe.passed_at <= PASSED_WITHIN_S for probe in probes.values()):
         if any(probe.misses for probe in probes.values()):
             draft.soon(10.0)
+        if before.get("status") != "True" and not _routed(draft):
+            draft.soon(1.0)
+            return _not_ready(conditions.STARTING, "no ingress is available to the Service yet")
         return _entry(conditions.READY, True, conditions.SERVING, "")
     draft.soon(2.0)
     if before.get("reason") in (conditions.SERVING, conditions.HOSTS_NOT_SERVING):
         return kept
     return _not_ready(conditions.STARTING, "waiting for the first probe of every host to pass")
+
+
+def _routed(draft: Draft) -> bool:
+    """Whether the Service leads to an ingress: probes go to a pod's address, which says nothing about that."""
+    deployment = draft.observed.child("Deployment", names.ingress(draft.observed.namespace.name)) or {}
+    return bool(deployment.get("status", {}).get("availableReplicas"))
 
 
 def _not_ready(reason: str, message: str) -> Object:

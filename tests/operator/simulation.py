@@ -72,6 +72,7 @@ class Cluster:
         self.unpullable: set[str] = set()
         self.unschedulable = "0/3 nodes are available: 3 node(s) had volume node affinity conflict."
         self.ingress_down = False
+        self.unrouted = False  # the Service leads to no ingress
         self.expandable = True
         self.refuse: Callable[[Action], tuple[int, str] | None] = lambda action: None
         self.probes: dict[str, Probe] = {}
@@ -499,6 +500,7 @@ class Cluster:
                 "observedGeneration": live["metadata"]["generation"],
                 "replicas": wanted,
                 "updatedReplicas": wanted,
+                "availableReplicas": 0 if self.unrouted else wanted,
             }
 
     def _kubelet(self, pod: Object) -> None:

@@ -34,6 +34,21 @@ def kinds(sim: Cluster) -> set[tuple[str, str]]:
     return {key for key in sim.objects if key[0] not in (names.KIND, "Pod", "PersistentVolumeClaim")}
 
 
+def test_a_namespace_is_ready_only_once_its_service_leads_to_an_ingress() -> None:
+    """Else a caller who waited for Ready is refused: probes go to the pods' addresses, calls to the Service."""
+    sim = Cluster()
+    sim.unrouted = True
+    sim.settle()
+    assert sim.condition("Ready") == ("False", "Starting")
+    assert message(sim, "Ready") == "no ingress is available to the Service yet"
+    sim.unrouted = False
+    sim.settle()
+    assert sim.condition("Ready") == ("True", "Serving")
+    sim.unrouted = True
+    sim.settle()
+    assert sim.condition("Ready") == ("True", "Serving"), "once it was, probes decide"
+
+
 def test_an_applied_namespace_gets_its_children_a_table_and_is_ready(sim: Cluster) -> None:
     assert sim.condition("Ready") == ("True", "Serving")
     assert sim.condition("Progressing") == ("False", "UpToDate")

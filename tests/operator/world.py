@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tests.harness.dev import free_port
 from kubeactor_operator import names
 from kubeactor_operator.api import Api, ApiError
 from kubeactor_operator.children.sources import peer_credentials
-from kubeactor_operator.live import condition
+from kubeactor_operator.live import condition, timestamp
 from kubeactor_operator.observed import Object
 
 STOCK = "kubeactor/host:0.1.0"
@@ -122,7 +123,7 @@ class World:
         self._next += 1
         await web.TCPSite(self._runner, address, self.port).start()
         status: Object = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
-        status["conditions"] = [{"type": "Ready", "status": "True"}]
+        status["conditions"] = [{"type": "Ready", "status": "True", "lastTransitionTime": timestamp(time.time())}]
         if labels["app.kubernetes.io/component"] == names.PREFLIGHT:
             status = {"phase": "Succeeded", "podIP": address, "podIPs": [{"ip": address}]}
             if pod["spec"]["containers"][0]["image"] in self.bad_images:

@@ -14,6 +14,8 @@ __all__ = ["api_service", "deployment", "public_service", "template", "url"]
 
 # Between "is deleted" and "gets no new connections" every node has to hear of it; until then it goes on listening.
 DRAIN_S: Final = 5
+# From its readiness until every node sends connections of the Service to a pod.
+ROUTED_S: Final = 2
 TABLE_LIMIT: Final = "64Mi"
 
 
@@ -62,6 +64,7 @@ def deployment(namespace: ActorNamespace, template: Manifest) -> Manifest:
             **({} if replicas is None else {"replicas": replicas}),
             "selector": {"matchLabels": names.selector(namespace.name, names.INGRESS)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "minReadySeconds": ROUTED_S,
             "revisionHistoryLimit": 3,
             "template": template,
         },

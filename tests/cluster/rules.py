@@ -237,7 +237,7 @@ def restarts(history: Iterable[Version]) -> list[str]:
     """
     found = []
     ready: dict[tuple[str, str], dict[str, bool]] = {}
-    made: dict[tuple[tuple[str, str], str], str] = {}
+    made: dict[tuple[str, str], tuple[str, str]] = {}  # the pod's template and uid
     going: set[str] = set()
     for version in sorted(history, key=lambda version: version.number):
         meta = version.object["metadata"]
@@ -245,9 +245,10 @@ def restarts(history: Iterable[Version]) -> list[str]:
             continue
         name, uid, others = version.place[1], version.uid, ready.setdefault(version.owner, {})
         template = annotation(version.object, names.TEMPLATE)
-        if made.setdefault((version.place, template), uid) != uid:
+        before = made.get(version.place)
+        if before and before[0] == template and before[1] != uid:  # after another template it was put back
             found.append(f"{name} was made twice from template {template}")
-            made[version.place, template] = uid
+        made[version.place] = template, uid
         if version.going and uid not in going:
             going.add(uid)
             away = sorted(other for other, well in others.items() if other != name and not well)

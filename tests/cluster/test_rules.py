@@ -147,6 +147,10 @@ def test_a_host_that_is_restarted_while_another_is_away_is_told() -> None:
     assert restarts(history) == ["bank-host-0 was deleted while bank-host-1 was away"]
 
 
+def test_a_host_that_is_put_back_on_its_old_template_is_none_that_was_restarted_without_need() -> None:
+    assert restarts([pod(0, "a", "1"), pod(0, "b", "2"), pod(0, "a", "3")]) == []
+
+
 def test_a_host_that_is_restarted_without_need_is_told() -> None:
     assert restarts([pod(0, "a", "1"), pod(0, "a", "1", "DELETED"), pod(0, "a", "2")]) == [
         "bank-host-0 was made twice from template a"

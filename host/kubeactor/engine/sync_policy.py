@@ -12,7 +12,7 @@ from typing import Final
 
 __all__ = ["SyncPolicy"]
 
-FAST_S: Final = 0.0002
+FAST_S: Final = 0.0003
 SLOW_S: Final = 0.001
 SHARED_BATCHES: Final = 2.0
 # How much the last sync counts in the mean number of batches that shared one.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from tests.operator.simulation import Cluster, Refused
@@ -200,7 +202,8 @@ def test_a_table_that_is_lost_is_taken_from_who_still_knows_it(knows: str) -> No
     assert sim.condition("Ready") == ("True", "Serving")
 
 
-def test_a_forgotten_volume_that_comes_back_with_the_table_lost_is_not_served_for_the_newer_one() -> None:
+def forgotten() -> tuple[Cluster, Any]:
+    """One whose host-1 lost its volume, which the user gave up; and that volume."""
     sim = Cluster()
     sim.settle()
     first = sim.volume("host-1")
@@ -208,6 +211,11 @@ def test_a_forgotten_volume_that_comes_back_with_the_table_lost_is_not_served_fo
     sim.settle()
     sim.forget("host-1")
     sim.settle()
+    return sim, first
+
+
+def test_a_forgotten_volume_that_comes_back_with_the_table_lost_is_not_served_for_the_newer_one() -> None:
+    sim, first = forgotten()
     before = owners(sim)
     sim.remove(TABLE)
     sim.wipe("host-1")
@@ -219,13 +227,7 @@ def test_a_forgotten_volume_that_comes_back_with_the_table_lost_is_not_served_fo
 
 
 def test_who_knows_a_higher_epoch_than_a_rebuilt_table_has_takes_it_in_the_end() -> None:
-    sim = Cluster()
-    sim.settle()
-    first = sim.volume("host-1")
-    sim.wipe("host-1")
-    sim.settle()
-    sim.forget("host-1")
-    sim.settle()
+    sim, first = forgotten()
     later = sim.views["ingress-0"]
     sim.wipe("host-1")
     sim.volumes[sim.claim("host-1")["metadata"]["uid"]] = first

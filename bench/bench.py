@@ -279,15 +279,15 @@ def main() -> None:
         sides = comparisons(data, options.against)
         say(f"about {plan.duration_s(sum(map(len, sides))) / 60 + 1:.0f} minutes")
         results = [(compare(plan, servers), servers) for servers in sides]
-    samples = [sample for some, _ in results for sample in some]
-    text = "\n\n".join([machine(disk), *(table(some, servers) for some, servers in results)])
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    record = {"machine": text.partition("\n")[0], "samples": [asdict(sample) for sample in samples]}
-    (RESULTS / f"{stamp}.json").write_text(json.dumps(record, indent=1))
-    (RESULTS / f"{stamp}.md").write_text(f"{text}\n")
-    print(text)
-    if options.update:
-        update_document(text)
+        samples = [sample for some, _ in results for sample in some]
+        text = "\n\n".join([machine(disk), *(table(some, servers) for some, servers in results)])
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+        record = {"machine": text.partition("\n")[0], "samples": [asdict(sample) for sample in samples]}
+        (RESULTS / f"{stamp}.json").write_text(json.dumps(record, indent=1))
+        (RESULTS / f"{stamp}.md").write_text(f"{text}\n")
+        print(text)
+        if options.update:
+            update_document(text)
     shutil.rmtree(folder)
 
 

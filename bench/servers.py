@@ -218,11 +218,12 @@ def wait_until_gone(pids: Iterable[int]) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    """Whether a thread of the process runs: while one is in a sync the first may be a zombie, and the files are open."""
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            if (thread / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                return True
+    return False
 
 
 def free_port() -> int:

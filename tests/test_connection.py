@@ -21,7 +21,7 @@ from tests.harness.wiring import (
 )
 
 from kubeactor import connection as connections
-from kubeactor.connection import ConnectionLost, ServerConnection, Unwelcome, dial
+from kubeactor.connection import FLUSH_FRAMES, ConnectionLost, ServerConnection, Unwelcome, dial
 from kubeactor.errors import ActorFencedError, BodyTooLargeError
 from kubeactor.host import HostServer
 from kubeactor.limits import BODY_BYTES
@@ -114,7 +114,7 @@ def test_an_answer_finds_its_question_whatever_the_order() -> None:
     run(main())
 
 
-def test_frames_of_one_tick_leave_in_one_write() -> None:
+def test_frames_of_one_tick_leave_in_few_writes_and_the_first_ones_at_once() -> None:
     async def main() -> None:
         async with host() as running:
             client = await connect(running)
@@ -128,13 +128,14 @@ def test_frames_of_one_tick_leave_in_one_write() -> None:
                     transport.write(data)
 
             client.transport = Counted()  # type: ignore[assignment]
-            asked = [Waits() for _ in range(50)]
+            asked = [Waits() for _ in range(3 * FLUSH_FRAMES + 1)]
             for waiter in asked:
                 client.call(Asked().call, 1, 1000, waiter)
+            assert len(writes) == 3  # so the host begins while this tick still makes calls
             for waiter in asked:
                 await waiter.told
             client.transport = transport
-            assert len(writes) == 1
+            assert len(writes) == 4
             client.close("done")
 
     run(main())

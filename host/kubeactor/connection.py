@@ -1,7 +1,8 @@
 """One multiplexed connection that carries frames, seen from both of its ends.
 
-What is written within one tick of the loop leaves as one `transport.write`: a system call per frame would cost more
-than all the rest of a call. Every buffer is bounded: the side that dials stops sending while the peer does not read
+What is written within one tick of the loop leaves in as few writes as that is good for: a system call per frame would
+cost more than all the rest of a call, while a peer that is handed all frames at the end of a long tick has idled until
+then. Every buffer is bounded: the side that dials stops sending while the peer does not read
 (`usable`), the side that listens stops reading, and cuts off who leaves 64 MiB of answers lying. Input that is no frame
 ends the connection it came from and nothing else.
 """
@@ -49,12 +50,15 @@ __all__ = [
     "notice_dead_peers",
 ]
 
-FLUSH_BYTES: Final = 1024 * 1024  # written at once instead of at the end of the tick
+# Written at once instead of at the end of the tick (docs/performance.md, "What decides").
+FLUSH_FRAMES: Final = 8
+FLUSH_BYTES: Final = 1024 * 1024
 HIGH_WATER_BYTES: Final = 1024 * 1024
 UNREAD_BYTES: Final = 64 * 1024 * 1024
 HELLO_S: Final = 10.0
 USER_TIMEOUT_MS: Final = 3_000
 
+_FLUSH_PARTS: Final = 2 * FLUSH_FRAMES  # length and payload
 _log = logging.getLogger(__name__)
 
 Answer = Result | Failure | Inventory | Granted
@@ -162,13 +166,13 @@ class Connection(asyncio.Protocol):
         return offset
 
     def write(self, payload: bytes) -> None:
-        """Send the payload of a frame with what else is written in this tick; nothing happens once closed."""
+        """Send the payload of a frame, together with others of this tick; nothing happens once closed."""
         if self.closed:
             return
         self._out.append(measured(payload))
         self._out.append(payload)
         self._out_bytes += len(payload)
-        if self._out_bytes > FLUSH_BYTES:
+        if len(self._out) >= _FLUSH_PARTS or self._out_bytes > FLUSH_BYTES:
             self.flush()
         elif not self._scheduled:
             self._scheduled = True

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from tests.harness.engine import Machine, failure, on_engine, pauses
 
 from kubeactor import Actor, ActorOverloadedError, ActorUnknownMethodError, AlarmInfo, Problem, method
+from kubeactor.call import Call
+from kubeactor.engine.turn import Turn
 from kubeactor.errors import ActorError
 
 
@@ -272,3 +275,25 @@ async def test_a_reply_that_raises_keeps_no_other_reply_back(m: Machine) -> None
     m.store.let_go()
     assert await other == 1
     gc.collect()
+
+
+@pytest.mark.parametrize(("method", "argument"), [("add", 1), ("slow_add", 1), ("swallow", "x")])
+def test_a_call_leaves_nothing_to_the_garbage_collector(method: str, argument: object, tmp_path: Path) -> None:
+    @on_engine(Account)
+    async def calls(m: Machine) -> None:
+        await m.call("ACCOUNT", "alice", method, argument)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(10):
+                await m.call("ACCOUNT", "alice", method, argument)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            found = {type(one) for one in gc.garbage}
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+        assert not found & {Turn, Call, asyncio.Task}
+
+    calls(tmp_path)

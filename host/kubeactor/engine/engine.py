@@ -29,6 +29,7 @@ from kubeactor.engine.joined import join
 from kubeactor.engine.loop import EngineLoop, NoPage, Page, start_task
 from kubeactor.engine.outbox import Outbox
 from kubeactor.engine.parked import Parked
+from kubeactor.engine.refusals import fenced, timed_out, too_late, unawaited
 from kubeactor.engine.results import CONFLICT, Results
 from kubeactor.engine.stats import Stats
 from kubeactor.engine.store import Store, StoreError, WriteBatch, new_batch
@@ -38,17 +39,13 @@ from kubeactor.engine.volume import Volume
 from kubeactor.errors import (
     ActorError,
     ActorFencedError,
-    ActorFetchTimeoutError,
     ActorMethodError,
-    ActorMethodTimeoutError,
     ActorOverloadedError,
     ActorReentrancyError,
-    ActorUnawaitedCallError,
     ActorUnknownBindingError,
     IdempotencyConflictError,
     Problem,
 )
-from kubeactor.fetch import FETCH
 from kubeactor.limits import (
     HOST_QUEUE_BYTES,
     HOST_QUEUE_CALLS,
@@ -172,7 +169,7 @@ class Engine:
         epoch = self.epochs.get(call.shard)
         if epoch is None or (call.epoch and call.epoch != epoch) or self.stopping:
             self.stats.fenced += 1
-            call.reply(self._fenced(call, epoch))
+            call.reply(fenced(call, epoch, self.stopping))
             return
         served = self.served.get(call.binding)
         if served is None:
@@ -199,12 +196,6 @@ class Engine:
             self._start(instance, call, None)
             return
         self._append(instance, call)
-
-    def _fenced(self, call: Call, epoch: int | None) -> ActorError:
-        why = "this host is going down" if self.stopping else f"shard {call.shard} is not served here"
-        if epoch is not None and not self.stopping:
-            why = f"shard {call.shard} has epoch {epoch}, the call was sent for {call.epoch}"
-        return ActorFencedError(why)
 
     def _refuse(self, instance: Instance, call: Call, actor_type: ActorType) -> None:
         call.target = instance
@@ -313,7 +304,7 @@ class Engine:
     def _start(self, instance: Instance, call: Call, method: Method | None) -> None:
         now = self.clock.monotonic()
         if call.deadline <= now:
-            self.reply_error(instance, call, _too_late(call))
+            self.reply_error(instance, call, too_late(call))
             return
         actor = instance.actor
         if actor is None:
@@ -349,10 +340,10 @@ class Engine:
         context = self.outside()
         context.run(SCOPE.set, turn)
         task = start_task(self.loop, coroutine, context, turn.label)
-        turn.task = task
         if task.done():
             self._finish(turn, task)
         else:
+            turn.task = task
             self.suspended[turn] = None
             turn.timer = self.loop.call_later(turn.deadline - self.clock.monotonic(), self._expire, turn)
             task.add_done_callback(lambda done: self._finish(turn, done), context=self._context)
@@ -366,6 +357,7 @@ class Engine:
     def _finish(self, turn: Turn, task: asyncio.Task[Any]) -> None:
         """The method has returned, raised or been cancelled."""
         self.suspended.pop(turn, None)
+        turn.task = None  # whose context leads back to the turn: a cycle for each call is work for the collector
         if turn.expired:
             self.leftovers.discard(turn)
             if not task.cancelled():
@@ -378,7 +370,7 @@ class Engine:
         try:
             result = task.result()
             if turn.unawaited:
-                raise _unawaited(turn)
+                raise unawaited(turn)
             method = turn.method
             body = b"" if method is None else method.arguments.encode_result(result, turn.call.format)
         except BaseException as error:
@@ -419,8 +411,8 @@ class Engine:
     def _end_failed(self, turn: Turn, raised: BaseException) -> None:
         """The turn commits nothing; if it had written, or was cancelled, its object goes too."""
         instance, call = turn.instance, turn.call
-        for unawaited in turn.unawaited or ():
-            unawaited.drop()
+        for inner in turn.unawaited or ():
+            inner.drop()
         cancelled = isinstance(raised, asyncio.CancelledError)
         if turn.wrote or cancelled:
             instance.actor = None
@@ -433,9 +425,7 @@ class Engine:
             self.reply_error(instance, call, error)
 
     def _expire(self, turn: Turn) -> None:
-        name = instance_text(turn.instance.key) + "." + turn.call.method
-        kind = ActorFetchTimeoutError if turn.call.method == FETCH else ActorMethodTimeoutError
-        self.revoke(turn, kind(f"{name} used up its budget"))
+        self.revoke(turn, timed_out(turn))
 
     def revoke(self, turn: Turn, error: BaseException) -> None:
         """End a turn from outside: fence it, cancel it, and go on without waiting for code that ignores it."""
@@ -586,15 +576,3 @@ class Engine:
         if self.failure is None:
             self.gate.close()
         self.store.close()
-
-
-def _too_late(call: Call) -> ActorError:
-    text = f"{instance_text(call.instance)}.{call.method} was not started: its deadline had passed"
-    return ActorMethodTimeoutError(text, started="no")
-
-
-def _unawaited(turn: Turn) -> ActorError:
-    call = turn.unawaited_call()
-    assert call is not None
-    file, line = call.where
-    return ActorUnawaitedCallError(f"{call.method}(...) at {file}:{line} was not awaited; write `await`, or ctx.send")

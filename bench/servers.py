@@ -218,7 +218,7 @@ def wait_until_gone(pids: Iterable[int]) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a thread of the process runs: while one is in a sync the first may be a zombie, and the files are open."""
+    """Whether a thread of the process runs: one in a sync keeps the files open when the first is a zombie already."""
     with contextlib.suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             if (thread / "stat").read_text().rpartition(")")[2].split()[0] != "Z":

@@ -8,6 +8,7 @@ since each write carries what it was decided on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ class Lease:
         self._identity = identity
         self._clock = clock
         self._deadline = float("-inf")
+        self._tried_at = clock()
         self._seen: tuple[object, object] | None = None
         self._seen_at = 0.0
 
@@ -45,6 +47,11 @@ class Lease:
     def held(self) -> bool:
         """Whether this replica may write."""
         return self._clock() < self._deadline
+
+    @property
+    def tried_s(self) -> float:
+        """Since a try to take or renew it came to an end, well or not; grows once this replica does neither."""
+        return self._clock() - self._tried_at
 
     async def acquire(self) -> None:
         """Wait until this replica holds it."""
@@ -58,7 +65,11 @@ class Lease:
             await asyncio.sleep(RETRY_S)
             if not self.held:
                 break
-            if not await self._tried() and not self.held:
+            # A question that hangs must not keep up a replica that may write nothing any more.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._deadline - self._clock()):
+                    await self._tried()
+            if not self.held:
                 break
         _log.error("the lease could not be renewed for %s s: this replica ends", RENEW_DEADLINE_S)
 
@@ -91,6 +102,8 @@ class Lease:
             if not error.stale:
                 _log.warning("the lease can't be renewed: %s", error)
             return False
+        finally:
+            self._tried_at = self._clock()
         self._deadline = sent + RENEW_DEADLINE_S
         return True
 

@@ -32,6 +32,7 @@ from kubeactor_operator.server import State, serve
 
 __all__ = ["Options", "main", "operate", "options"]
 
+FAILED: Final = 1
 LOST_LEASE: Final = 3
 ENDS_S: Final = 5.0
 _OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -128,7 +129,7 @@ async def operate(chosen: Options, stop: asyncio.Event) -> int:
     try:
         async with Api(login) as api, Pods(chosen.pod_port) as pods:
             lease = Lease(api, chosen.lease_namespace, chosen.lease_name, chosen.identity)
-            state.started = True
+            state.tried_s = lambda: lease.tried_s
             if not await _either(stop, lease.acquire()):
                 return 0
             try:
@@ -211,7 +212,11 @@ def main() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
-        code = await operate(chosen, stop)
+        try:
+            code = await operate(chosen, stop)
+        except Exception:
+            _log.exception("this replica ends")
+            code = FAILED
         if not await _end(asyncio.all_tasks() - {asyncio.current_task()}):
             os._exit(code)  # `asyncio.run` would wait for it for ever
         return code

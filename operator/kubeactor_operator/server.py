@@ -14,29 +14,37 @@ from kubeactor_operator.metrics import LAST_SUCCESS_AGE, LEADER, REGISTRY
 __all__ = ["State", "serve"]
 
 STUCK_S: Final = 300.0
+IDLE_S: Final = 60.0  # the Lease is asked for every 2 s; a question that hangs ends after 30 s
 ENDS_S: Final = 1.0  # for answers under way when the process ends
 
 
 class State:
-    """What the paths tell; nothing while this replica is not the leader.
+    """What the paths tell.
 
     Attributes:
+        tried_s: since this replica last tried to take or renew the Lease, whatever came of it: one that neither leads
+            nor waits for its turn is of no use.
+
+    And only while it is the leader:
         age_s: of the last successful reconcile, of the namespace that waited longest.
         waited_s: the same of the last one that came to an end, well or not.
     """
 
     def __init__(self) -> None:
-        self.started = False
+        self.tried_s: Callable[[], float] | None = None
         self.age_s: Callable[[], float] | None = None
         self.waited_s: Callable[[], float] | None = None
 
     def health(self) -> tuple[bool, dict[str, object]]:
         """Whether kubelet should leave the process alone, and what it does."""
+        tried_s = self.tried_s() if self.tried_s else 0.0
+        said: dict[str, object] = {"leader": self.age_s is not None, "leaseTriedSeconds": round(tried_s, 1)}
         if self.age_s is None or self.waited_s is None:
-            return True, {"leader": False}
+            return tried_s < IDLE_S, said
         # One namespace that can't be reconciled is no reason to end the operator of all others; a look that hangs is.
         age_s, waited_s = self.age_s(), self.waited_s()
-        return waited_s < STUCK_S, {"leader": True, "lastSuccessfulReconcileSeconds": round(age_s, 1)}
+        said["lastSuccessfulReconcileSeconds"] = round(age_s, 1)
+        return tried_s < IDLE_S and waited_s < STUCK_S, said
 
 
 async def serve(state: State, port: int, address: str = "0.0.0.0") -> web.AppRunner:  # noqa: S104
@@ -53,7 +61,8 @@ async def serve(state: State, port: int, address: str = "0.0.0.0") -> web.AppRun
 
     async def readyz(_: web.Request) -> web.Response:
         well, said = state.health()
-        return _json(200 if well and state.started else 503, {"started": state.started, **said})
+        started = state.tried_s is not None
+        return _json(200 if well and started else 503, {"started": started, **said})
 
     app = web.Application(client_max_size=1024)
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])

@@ -27,10 +27,10 @@ from kubeactor_operator import conditions, names
 from kubeactor_operator.actions import Grant, Mark
 from kubeactor_operator.draft import Draft
 from kubeactor_operator.live import when
-from kubeactor_operator.observed import Inventory
+from kubeactor_operator.observed import Inventory, Observed
 from kubeactor_operator.placed import GIVEN, Placed, ordinal, recalled, shard_text
 
-__all__ = ["begin", "forgotten", "settle"]
+__all__ = ["begin", "forgotten", "inherits", "settle"]
 
 Reports = Mapping[str, Inventory]
 Shards = Sequence[tuple[int, int]]
@@ -115,12 +115,16 @@ def _was_placed(draft: Draft, placed: Placed, table: Table) -> bool:
     """Whether its shards were ever granted; the first table, which records the volumes, belongs to the first time."""
     observed = draft.observed
     published = placed.table if placed.table and placed.table.volumes else None
-    since = when(observed.namespace.metadata.creation_timestamp)
-    inherited = any(when(claim["metadata"].get("creationTimestamp")) < since for claim in observed.claimed.values())
-    if observed.status.get("shards") or inherited or (observed.marked and published is None):
+    if observed.status.get("shards") or inherits(observed) or (observed.marked and published is None):
         return True
     first = published or table
     return any(first.epoch(shard) for shard in range(first.shards))
+
+
+def inherits(observed: Observed) -> bool:
+    """Whether there are volumes of an earlier namespace, which may hold any shard."""
+    since = when(observed.namespace.metadata.creation_timestamp)
+    return any(when(claim["metadata"].get("creationTimestamp")) < since for claim in observed.claimed.values())
 
 
 def _first(draft: Draft, placed: Placed, table: Table, reports: Reports, silent: Sequence[str]) -> Table:

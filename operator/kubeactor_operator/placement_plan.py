@@ -33,6 +33,8 @@ def place(draft: Draft, placed: Placed) -> None:
         return
     reports = _reports(draft)
     silent = sorted(hosts - reports.keys(), key=ordinal)
+    if grants.inherits(observed):
+        draft.mark()  # at once: they may be lost before they have reported
     if placed.table is None and not _may_rebuild(draft, silent):
         return
     known = recalled(observed)

@@ -87,6 +87,7 @@ class Cluster:
         self.forgotten: set[str] = set()  # hosts that the user gave up
         self.recorded: set[str] = set()  # volumes that a published table gave shards to
         self.served: set[int] = set()  # shards that ever had an owner in a published table
+        self.earlier: set[int] = set()  # the same of an earlier namespace, whose volumes the operator has not seen yet
         self.published: dict[int, int] = {}
         self.events: list[Tell] = []
         self.writes = 0
@@ -133,6 +134,7 @@ class Cluster:
             {"kind": names.KIND, "metadata": {"name": "bank", "generation": 1}, "spec": body["spec"], "status": {}}
         )
         self.probes, self.refusals, self.published, self.views = {}, {}, {}, {}
+        self.earlier, self.served = self.earlier | self.served, set()
 
     @property
     def namespace(self) -> Object:
@@ -391,10 +393,15 @@ class Cluster:
             if volume.states.get(shard) == epoch:
                 continue
             assert shard not in volume.states, "a host refuses a shard that it knows at another epoch"
-            if shard in self.served:
+            if shard in self.served | (self.earlier if self._inherits(self.observe()) else set()):
                 assert self._given_up(shard), f"shard {shard} was owned and would begin empty"
                 assert epoch > (seen := self._seen(shard)), f"shard {shard} begins anew at {epoch}, {seen} was seen"
             volume.states[shard] = epoch
+
+    def _inherits(self, observed: Observed) -> bool:
+        """Whether there are volumes of an earlier namespace; once all of them are lost, this is a new one."""
+        since = observed.namespace.metadata.creation_timestamp
+        return any(one["metadata"]["creationTimestamp"] < since for one in observed.claims)
 
     def _seen(self, shard: int) -> int:
         """The highest epoch that anybody knows."""
@@ -566,7 +573,9 @@ class Cluster:
     def step(self) -> Plan:
         observed = self.observe()
         decided = self.decide(observed)
-        self.execute(decided, observed.resource_version)
+        done = self.execute(decided, observed.resource_version)
+        if done and observed.namespace.spec.hosts.storage.adopt and self._inherits(observed):
+            self.served |= self.earlier  # and so it stays, whatever is lost from now on
         self.tick(min(decided.again_s, 1.0))
         return decided
 

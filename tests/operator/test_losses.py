@@ -282,7 +282,6 @@ def test_another_namespace_of_that_name_is_a_new_one() -> None:
         sim.lose(f"host-{n}")
     sim.recreate()
     sim.namespace["metadata"]["annotations"] = mark  # as from a backup
-    sim.served.clear()
     for n in range(3):
         sim.objects.pop(("PersistentVolumeClaim", f"data-bank-host-{n}"), None)
     sim.settle()
@@ -404,3 +403,23 @@ def test_a_host_that_was_forgotten_while_it_was_well_is_not_forgotten_when_it_is
     sim.settle()
     assert sim.condition("Degraded") == ("True", "VolumeLost")
     assert sim.volume("host-1").states == {}
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_volumes_to_adopt_that_are_lost_once_they_were_seen_are_not_begun_empty(seen: bool) -> None:
+    sim = Cluster()
+    sim.settle()
+    sim.apply_spec({"hosts": {"storage": {"adopt": True}}})
+    sim.recreate()
+    if seen:
+        sim.step()
+    for n in range(3):
+        sim.lose(f"host-{n}")
+    sim.settle()
+    assert [sim.volume(f"host-{n}").states == {} for n in range(3)] == [seen] * 3
+    assert sim.condition("Ready")[0] == ("False" if seen else "True")
+    assert sim.condition("Degraded")[1] == ("PlacementIncomplete" if seen else "AsExpected")
+    for n in range(3 if seen else 0):
+        sim.forget(f"host-{n}")
+    sim.settle()
+    assert sim.condition("Ready") == ("True", "Serving")

@@ -99,6 +99,25 @@ def test_a_name_that_cannot_be_is_a_400(bank: Program, what: str) -> None:
     works(bank, "/v1/actors/ACCOUNT/alice/balance")
 
 
+@pytest.mark.parametrize("what", [what for what, name in ESCAPED.items() if name])
+def test_a_name_that_cannot_be_is_a_400_at_the_front_door_too(bank: Program, what: str) -> None:
+    status, problem = raw(bank, request(f"/accounts/{ESCAPED[what]}/balance", method="GET"))
+    assert (status, problem["status"]) == (400, 400)
+    assert raw(bank, request(f"/{ESCAPED[what]}", b'{"amount": 1}'))[0] == 400
+    works(bank, "/v1/actors/ACCOUNT/alice/balance")
+
+
+def test_at_the_front_door_each_name_keeps_its_own_balance_too(bank: Program) -> None:
+    names = [f"{name} here" for name in NAMES if "/" not in name and len(name) < 1000]  # its routes take no slash
+    for amount, name in enumerate(names, 1):
+        path = f"/accounts/{quote(name, safe='')}"
+        there = {"account": name, "balance": amount}
+        assert raw(bank, request(f"{path}/deposit", b'{"amount": %d}' % amount)) == (200, there), name
+    for amount, name in enumerate(names, 1):
+        answer = raw(bank, request(f"/{quote(name, safe='')}", b'{"amount": %d}' % amount))
+        assert answer == (200, {"ok": True, "balance": 0}), name
+
+
 def test_dots_in_a_path_are_names_and_lead_nowhere(bank: Program) -> None:
     assert raw(bank, request("/v1/actors/ACCOUNT/../balance"))[0] == 200
     assert raw(bank, request("/v1/actors/ACCOUNT/./balance"))[0] == 200

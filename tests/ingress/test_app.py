@@ -181,6 +181,17 @@ def test_a_front_door_s_headers_are_checked_before_it_runs(serving: Any, headers
     assert server.call("/", b"", *headers).problem == "ActorArgumentError"
 
 
+@pytest.mark.parametrize("path", ["/%FF", "/a%C0%AFb", "/%ED%A0%80", "/%F0%9F%99", "/a%zz", "/a%2"])
+def test_a_path_that_would_be_decoded_to_another_name_does_not_reach_the_front_door(serving: Any, path: str) -> None:
+    async def echo(request: Request, env: Any) -> Response:
+        return JSONResponse(request.url.path)
+
+    server = serving(front_door=echo)
+    answer = server.call(path)
+    assert (answer.status, answer.problem) == (400, "ActorArgumentError")
+    assert server.call("/%EF%BF%BD%25").json() == "/\ufffd%"
+
+
 def test_a_front_door_s_body_is_bounded(serving: Any) -> None:
     async def measure(request: Request, env: Any) -> Response:
         return JSONResponse(len(await request.body()))

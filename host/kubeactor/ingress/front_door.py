@@ -25,7 +25,7 @@ from kubeactor.call import CLIENT, CallId
 from kubeactor.env import STATE_KEY
 from kubeactor.errors import ActorError, BodyTooLargeError
 from kubeactor.ingress.problem import send_answer, unexpected
-from kubeactor.ingress.requests import conditions_of
+from kubeactor.ingress.requests import check_path, conditions_of
 from kubeactor.ingress.state import Ingress, cycle_wait_s
 from kubeactor.limits import BODY_BYTES
 from kubeactor.scope import SCOPE, RequestScope
@@ -77,6 +77,7 @@ class FrontDoor:
 
     async def _answered(self, scope: AsgiScope, exchange: _Exchange, number: int) -> Exception | None:
         try:
+            check_path(scope["raw_path"])
             conditions = conditions_of(scope["headers"])
             check_length(conditions.length or 0)
         except ActorError as error:

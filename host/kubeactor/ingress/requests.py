@@ -15,7 +15,7 @@ from kubeactor.errors import ActorArgumentError, ActorUnknownBindingError, Actor
 from kubeactor.ids import BINDING, ActorId, identity_of_name, identity_of_unique
 from kubeactor.limits import CALL_DEFAULT_S, CALL_MAX_S, CLIENT_KEY_BYTES
 
-__all__ = ["Conditions", "Target", "conditions_of", "is_call_path", "is_fetch_path", "target_of"]
+__all__ = ["Conditions", "Target", "check_path", "conditions_of", "is_call_path", "is_fetch_path", "target_of"]
 
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _SECONDS: Final = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9}")
@@ -54,6 +54,16 @@ def is_fetch_path(raw_path: bytes) -> bool:
     """Whether the path is that of an instance's `fetch`, or below it."""
     segments = raw_path.split(b"/")
     return len(segments) >= 6 and segments[1:3] in _CALLS and segments[5] == b"fetch"
+
+
+def check_path(raw_path: bytes) -> None:
+    """Refuse a path that is not percent-encoded UTF-8: decoded, several of them would be one, and name one instance.
+
+    Raises:
+        ActorArgumentError: when it is not.
+    """
+    if b"%" in raw_path:
+        _decoded(raw_path)
 
 
 def target_of(raw_path: bytes) -> Target:

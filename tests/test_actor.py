@@ -107,6 +107,18 @@ class PlainHook(Actor):
     def activate(self) -> None: ...  # type: ignore[override]
 
 
+class AlarmWithoutInfo(Actor):
+    async def alarm(self) -> None: ...  # type: ignore[override]
+
+
+class UndeliveredWithMore(Actor):
+    async def undelivered(self, message: Any, error: Any, more: int) -> None: ...  # type: ignore[override]
+
+
+class HidesContext(Actor):
+    async def ctx(self) -> None: ...  # type: ignore[override,assignment]
+
+
 class Wrapped(Actor):
     work = functools.partial(print)
 
@@ -123,11 +135,14 @@ class TwoNames(Actor):
     [
         (PlainFunction, "write `async def work`"),
         (Generates, "is an async generator"),
-        (PlainHook, "write `async def activate`"),
+        (PlainHook, r"write `async def activate\(self\)`"),
+        (AlarmWithoutInfo, r"write `async def alarm\(self, info\)`"),
+        (UndeliveredWithMore, r"write `async def undelivered\(self, message, error\)`"),
+        (HidesContext, "would hide what the host puts there"),
         (Wrapped, "wraps something that is no coroutine method"),
         (TwoNames, "two methods are reached as 'b'"),
         (Actor, "is not a subclass"),
-        (int, "is not a subclass"),
+        (int, r"is not a subclass of kubeactor.Actor: write `class int\(Actor\)`"),
         (len, "is not a subclass"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from tests.harness.dev import BANK, free_port
 from tests.harness.program import COMMAND, ENVIRONMENT, running
 
-from kubeactor.call_command import CallError, Target, arguments, shown
+from kubeactor.call_command import CallError, Target, arguments, make, shown
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,11 @@ def test_arguments_are_json_or_else_texts(given: list[str], body: bytes) -> None
 def test_what_cannot_be_written_is_refused(given: list[str], says: str) -> None:
     with pytest.raises(CallError, match=says):
         arguments(given)
+
+
+def test_an_address_without_a_scheme_is_refused_with_how_to_write_it() -> None:
+    with pytest.raises(CallError, match=r"'127.0.0.1:8080' is no address of a server: write it as in http://"):
+        make("127.0.0.1:8080", Target("A", "a", "m"), b"", timeout_s=1.0)
 
 
 def test_names_are_one_segment_of_the_path() -> None:

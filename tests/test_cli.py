@@ -40,7 +40,7 @@ def one_sentence(text: str) -> str:
     [
         (["nowhere:Account"], "there is no module 'nowhere' here or on the Python path"),
         (["bank:Acount"], "bank has no 'Acount'; did you mean 'Account'?"),
-        (["bank:Payment"], "'Payment' is not a subclass of kubeactor.Actor"),
+        (["bank:Payment"], "'Payment' is not a subclass of kubeactor.Actor: write `class Payment(Actor)`"),
         (["bank"], "'bank' is not of the form module:name, as in bank:Account"),
         (["bank:Account", "bank:Account"], "two classes are bound as ACCOUNT; name one of them: OTHER=bank:Account"),
         (["small=bank:Account"], "'small' is no binding name: upper-case letters, digits and _, as in ACCOUNT"),

@@ -45,6 +45,30 @@ def test_it_serves_and_a_restart_keeps_the_data(tmp_path: Path, options: tuple[s
             assert program.stop() == (0, pytest.approx(0, abs=2.0))
 
 
+@pytest.mark.parametrize("options", [EMBEDDED, HOSTS])
+def test_it_greets_once_its_volumes_are_open(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with dev(tmp_path, *options) as program:
+        program.prints("kubeactor serves")
+        program.stop()
+    current = tmp_path / "data" / "host-0" / "db" / "CURRENT"
+    good = current.read_bytes()
+    current.write_text("not what RocksDB wrote")
+    (tmp_path / "log").unlink()
+    arguments = ["dev", "lab:Lab", "--port", "{port}", "--data", str(tmp_path / "data"), *options]
+    with running(tmp_path / "log", *arguments) as program:
+        program.prints("can't be opened")
+        assert "kubeactor serves" not in program.output
+        current.write_bytes(good)
+        program.prints(f"kubeactor serves http://127.0.0.1:{program.port}")
+
+
+def test_an_address_of_ipv6_is_shown_as_a_url_has_it(tmp_path: Path) -> None:
+    with running(
+        tmp_path / "log", "dev", "lab:Lab", "--port", "{port}", "--data", str(tmp_path), "--address", "::1"
+    ) as it:
+        it.prints(f"kubeactor serves http://[::1]:{it.port}, data in ")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("options", [EMBEDDED, HOSTS])
 def test_it_ends_within_two_seconds_and_says_nothing_of_it(
@@ -59,6 +83,7 @@ def test_it_ends_within_two_seconds_and_says_nothing_of_it(
         idle.close()
         assert (status, seconds < 2.0) == (0, True), program.output
         assert "Traceback" not in program.output
+        assert "ended by itself" not in program.output
         assert all(call.result() for call in calls)
 
 

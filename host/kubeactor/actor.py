@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["Actor", "ActorType", "AlarmInfo", "Interface", "Message", "Method", "method"]
 
 HOOKS = frozenset({"activate", "alarm", "undelivered", "fetch", "web_socket"})
+SET_BY_HOST = frozenset({"ctx", "env"})
+_HOOKS_TAKE: Mapping[str, tuple[str, ...]] = {
+    "activate": (),
+    "alarm": ("info",),
+    "undelivered": ("message", "error"),
+    "fetch": ("request",),
+}
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -183,7 +190,9 @@ class ActorType(Interface):
 
     def __init__(self, binding: str, cls: type[Actor]) -> None:
         if not (isinstance(cls, type) and issubclass(cls, Actor) and cls is not Actor):
-            raise TypeError(f"{getattr(cls, '__qualname__', cls)!r} is not a subclass of kubeactor.Actor")
+            name = getattr(cls, "__qualname__", cls)
+            own = name if isinstance(cls, type) and cls is not Actor else "Account"
+            raise TypeError(f"{name!r} is not a subclass of kubeactor.Actor: write `class {own}(Actor)`")
         _check_body(cls)
         _check_init(cls)
         super().__init__(binding, cls)
@@ -257,14 +266,28 @@ def _check_init(cls: type[Actor]) -> None:
         )
 
 
+def _check_hook(where: str, name: str, member: Any) -> None:
+    takes = _HOOKS_TAKE.get(name, ())
+    wanted = f"write `async def {name}({', '.join(('self', *takes))})`"
+    if not inspect.iscoroutinefunction(member):
+        raise TypeError(f"{where} is a hook: {wanted}")
+    try:
+        if name in _HOOKS_TAKE:
+            inspect.signature(member).bind("self", *takes)
+    except TypeError as error:
+        raise TypeError(f"{where} is called with other arguments than it takes: {wanted}") from error
+
+
 def _check_body(cls: type[Actor]) -> None:
     for base in cls.__mro__:
         if base is Actor or not issubclass(base, Actor):
             continue
         for name, member in vars(base).items():
             where = f"{base.__qualname__}.{name}"
-            if name in HOOKS and not inspect.iscoroutinefunction(member):
-                raise TypeError(f"{where} is a hook: write `async def {name}`")
+            if name in HOOKS:
+                _check_hook(where, name, member)
+            if name in SET_BY_HOST and callable(member):
+                raise TypeError(f"{where} would hide what the host puts there: choose another name")
             if name.startswith("_") or isinstance(member, type | property | staticmethod | classmethod):
                 continue
             if inspect.isasyncgenfunction(member):

@@ -61,6 +61,8 @@ class Application:
             if is_env(loaded) and not binding:
                 declared[loaded] = target
                 found = bindings_of(loaded)
+            elif not (binding or isinstance(loaded, type)):
+                raise UserCodeError(f"{target} is no class: name one that derives from kubeactor.Actor, or an Env")
             else:
                 found = {_binding(binding or upper_snake(getattr(loaded, "__name__", ""))): loaded}
             if twice := sorted(classes.keys() & found):
@@ -195,6 +197,8 @@ def _place(error: BaseException) -> str:
 
 def _nearest(name: str) -> str:
     """The module of a similar name in the folder where it was looked for, since the others are rarely meant."""
+    if name.endswith(".py"):
+        return f"; did you mean {name.removesuffix('.py').strip('./').replace('/', '.')!r}?"
     parent = Path(*name.split(".")[:-1])
     here = [path.stem for path in islice(parent.glob("[!._]*"), NEIGHBOURS_MAX) if _is_module(path)]
     near = difflib.get_close_matches(name.rpartition(".")[2], here, 1)

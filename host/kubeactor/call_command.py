@@ -76,6 +76,8 @@ def make(url: str, target: Target, body: bytes, *, timeout_s: float, key: str | 
         ActorError: what the call ended with.
         CallError: when no kubeactor answers there.
     """
+    if not url.startswith(("http://", "https://")):
+        raise CallError(f"{url!r} is no address of a server: write it as in http://127.0.0.1:8080")
     headers = {"content-type": "application/json", "kubeactor-timeout": f"{timeout_s:g}"}
     if key is not None:
         headers["idempotency-key"] = key

@@ -118,6 +118,7 @@ class Child:
     due: float | None = None
     kill_at: float | None = None
     ready: bool = False
+    open: bool = False
     stopping: bool = False
     overdue: bool = False
     starts: int = 0
@@ -150,7 +151,7 @@ class Child:
         self.page.reset()
         self._pulse, self._looked, self._oom_kills = Pulse(), now, cgroup.oom_kills()
         self.due = self.kill_at = self._reported = self._verdict = None
-        self.ready = self.stopping = self.overdue = False
+        self.ready = self.open = self.stopping = self.overdue = False
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.setblocking(False)
         theirs.setblocking(False)
@@ -243,6 +244,8 @@ class Child:
                 return False
             if message[:1] == worker.READY:
                 self.ready = True
+            elif message[:1] == worker.OPEN:
+                self.open = True
             else:
                 self._reported = message[1:].decode(errors="replace")
 

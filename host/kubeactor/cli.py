@@ -181,21 +181,30 @@ def dev(
         _refuse(str(error))
 
     def preload() -> None:
-        application = _load(actors, front_door)
-        sources.add(application.source_files())
-        if not listeners.reexecuted:
-            url = f"http://{address}:{workers[-1].sockets[0].getsockname()[1]}"
-            lines = terminal.greeting(application.bindings, url, str(data), terminal.paint(coloured))
-            print("\n".join(lines), flush=True)
+        sources.add(_load(actors, front_door).source_files())
+
+    def greet() -> None:
+        from kubeactor.processes import application_of
+
+        url = f"http://{_host_text(address)}:{workers[-1].sockets[0].getsockname()[1]}"
+        bindings = application_of(tuple(actors), front_door).bindings
+        lines = terminal.greeting(bindings, url, str(data), terminal.paint(coloured))
+        print("\n".join(lines), flush=True)
 
     watch = Reload(sources.changed, trial_command(actors, front_door)) if reload else None
     timing = Timing(grace_s=DEV_KILL_S)
-    supervisor = Supervisor(workers, listeners=listeners, preload=preload, timing=timing, watch=watch)
+    on_open = None if listeners.reexecuted else greet
+    supervisor = Supervisor(workers, listeners=listeners, preload=preload, timing=timing, on_open=on_open, watch=watch)
     try:
         _supervise(supervisor, dev=True)
     finally:
         if watch is not None:
             watch.close()
+
+
+def _host_text(address: str) -> str:
+    """An address as a URL has it."""
+    return f"[{address}]" if ":" in address else address
 
 
 def _dev_workers(
@@ -542,6 +551,8 @@ def _supervise(supervisor: Supervisor, *, dev: bool = False) -> None:
     handler.setFormatter(DevFormatter(DEV_LOG, "%H:%M:%S") if dev else plain)
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    if dev:  # that a worker ended when it was told to is no news to who typed Ctrl-C
+        logging.getLogger("kubeactor.child").setLevel(logging.WARNING)
     try:
         status = supervisor.run()
     except REFUSED as error:

@@ -152,6 +152,7 @@ async def _serve_frames(
             await server.start()
             behind.follow(last, server)
             context.ready()
+            context.opened()
             await unless(stop, behind.placed())
             engine.run_background()
             await stop.wait()

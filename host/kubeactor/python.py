@@ -16,7 +16,12 @@ def refuse_old() -> None:
         return
     oldest, found = (".".join(map(str, one)) for one in (OLDEST, sys.version_info[:2]))
     text = f"kubeactor needs Python {oldest} or newer, this is {found}: make the environment with a newer one"
-    if sys.argv[0].endswith("kubeactor") or sys.orig_argv[1:3] == ["-m", "kubeactor"]:
+    started = getattr(sys, "orig_argv", [])  # since 3.10; before, a module that -m still looks for is "-m" itself
+    if (
+        sys.argv[0].endswith("kubeactor")
+        or started[1:3] == ["-m", "kubeactor"]
+        or (sys.argv[0] == "-m" and not started)
+    ):
         sys.stderr.write(f"kubeactor: {text}\n")
         sys.exit(USAGE)
     raise ImportError(text)

@@ -98,6 +98,7 @@ async def serve_http(
         async def start() -> None:
             ingress.dispatcher = await begin(env)
             standby.serve(ingress.dispatcher)
+            context.opened()
 
         async def starting() -> None:
             try:

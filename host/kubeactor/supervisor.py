@@ -45,6 +45,7 @@ class Supervisor:
         preload: imports the user's code, before the first fork.
         timing: the bounds.
         on_hangup: called at SIGHUP, may call `replace` or `reexec`; without it SIGHUP ends the supervisor.
+        on_open: called once, when all workers answer calls for the first time.
         watch: called every `timing.watch_s`; when it returns True the code has changed and `reexec` follows.
 
     Attributes:
@@ -59,6 +60,7 @@ class Supervisor:
         preload: Callable[[], object] | None = None,
         timing: Timing | None = None,
         on_hangup: Callable[[], None] | None = None,
+        on_open: Callable[[], None] | None = None,
         watch: Callable[[], bool] | None = None,
     ) -> None:
         self.message: str | None = None
@@ -67,6 +69,7 @@ class Supervisor:
         self._specs = list(workers)
         self._preload = preload
         self._on_hangup = on_hangup
+        self._on_open = on_open
         self._watch = watch
         self._children: list[Child] = []
         self._aim = _Aim.SERVE
@@ -196,6 +199,9 @@ class Supervisor:
     def _hear(self, child: Child) -> None:
         if child.control is not None and not child.hear():
             self._selector.unregister(child.control)
+        if self._on_open is not None and all(each.open for each in self._children):
+            tell, self._on_open = self._on_open, None
+            tell()
 
     def _release(self, mine: Child) -> None:
         """In a forked worker: lets go of all that is the supervisor's or another worker's."""

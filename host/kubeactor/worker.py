@@ -32,6 +32,7 @@ FAILED: Final = os.EX_SOFTWARE  # 70: start again
 ORPHANED: Final = 71
 ENVIRONMENT: Final = "KUBEACTOR_WORKER"
 READY: Final = b"R"
+OPEN: Final = b"O"
 REASON: Final = b"M"
 REASON_BYTES: Final = 2000
 HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -95,6 +96,10 @@ class WorkerContext:
     def ready(self) -> None:
         """Tells the supervisor that this worker serves; a death before it is a failed start."""
         self._tell(READY)
+
+    def opened(self) -> None:
+        """Tells the supervisor that calls are answered from now on: a worker may be ready before its volume is open."""
+        self._tell(OPEN)
 
     @property
     def supervisor_gone(self) -> int:

@@ -315,6 +315,9 @@ def test_a_sync_client_says_how_to_call(url: str) -> None:
         for wrong in (other.env.TILL.id_from_name("a").count, functools.partial(till.count), "count"):
             with pytest.raises(TypeError, match="this client's stubs"):
                 shop.call(wrong)  # type: ignore[arg-type]
+        for name, says in {"TILL": "; the bindings are in env: write bank.env.TILL$", "cal": "has no 'cal'$"}.items():
+            with pytest.raises(AttributeError, match=says):
+                getattr(shop, name)
 
 
 def test_a_stub_shows_its_id_and_names_what_was_meant(url: str) -> None:

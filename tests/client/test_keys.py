@@ -74,6 +74,11 @@ def test_a_key_that_can_not_be_sent_is_refused(key: str, text: str) -> None:
         pass
 
 
+def test_a_key_that_is_no_text_is_refused_with_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"is text, not int: write idempotency_key\(str"), idempotency_key(17):  # type: ignore[arg-type]
+        pass
+
+
 @given(st.text(min_size=1, max_size=300))
 def test_a_key_that_is_taken_stays_as_it_is_in_a_header(key: str) -> None:
     try:

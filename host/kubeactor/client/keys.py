@@ -37,6 +37,7 @@ def idempotency_key(key: str) -> Iterator[None]:
         key: 1 to 256 bytes of UTF-8, such as an order's number.
 
     Raises:
+        TypeError: when it is no text.
         ValueError: when the key is too long, empty, or holds control characters or spaces at its ends.
         IdempotencyConflictError: at a second call inside the block, or one that is made when the block has ended.
     """
@@ -67,6 +68,8 @@ def take_key() -> bytes:
 
 
 def _checked(key: str) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"an idempotency key is text, not {type(key).__name__}: write idempotency_key(str(...))")
     try:
         size = len(key.encode())
     except UnicodeEncodeError as error:

@@ -116,6 +116,6 @@ def checked_timeout_s(timeout_s: float) -> float:
     Raises:
         ValueError: when it is not above 0 and at most 300 seconds.
     """
-    if not 0 < timeout_s <= CALL_MAX_S:
+    if not (isinstance(timeout_s, int | float) and 0 < timeout_s <= CALL_MAX_S):
         raise ValueError(f"timeout_s is more than 0 and at most {CALL_MAX_S:.0f} seconds, not {timeout_s!r}")
     return float(timeout_s)

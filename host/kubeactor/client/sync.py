@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 import httpx
 
@@ -81,6 +81,12 @@ class SyncClient(Generic[E]):
         request = self._address.request(stub, method.__name__, args, kwargs)
         result: R = self._settled(request, Attempts(request.label, self._timeout_s))
         return result
+
+    if not TYPE_CHECKING:  # type checkers take a class that has it for one that has every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            hint = f"; the bindings are in env: write bank.env.{name}" if name.isupper() else ""
+            raise AttributeError(f"{type(self).__name__} has no {name!r}{hint}")
 
     def invoke(self, stub: ClientStub, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a stub's method does when it is called by itself: it says how to call it.

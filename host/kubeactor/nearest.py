@@ -13,6 +13,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'debit'?` if one of the known names is near, else nothing."""
     import difflib
 
-    by_folded = {one.casefold(): one for one in known}  # `account` is ACCOUNT, though no letter is the same
-    near = difflib.get_close_matches(name[:CHARS].casefold(), by_folded, 1)
-    return f"; did you mean {by_folded[near[0]]!r}?" if near else ""
+    known = list(known)
+    near = difflib.get_close_matches(name[:CHARS], known, 1)
+    if not near:  # `account` is ACCOUNT, though no letter is the same
+        folded = {one.casefold(): one for one in known}
+        near = [folded[one] for one in difflib.get_close_matches(name[:CHARS].casefold(), folded, 1)]
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -30,7 +30,8 @@ def test_there_are_seven_numbered_from_one() -> None:
 
 @EXAMPLES
 def test_its_own_tests_pass(folder: Path, tmp_path: Path) -> None:
-    """In a copy, as someone has it who begins with it."""
+    """In a copy, as someone has it who begins with it, in a folder whose own settings of pytest are not for it."""
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = ["--no-such-option"]\n')
     copy = shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "__pycache__"))
     options = ("-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:kmock", "-p", "no:hypothesispytest")
     command = [str(SCRIPTS / "pytest"), *options, "-o", "asyncio_default_fixture_loop_scope=function"]

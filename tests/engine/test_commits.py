@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
+from tests.engine.clockwork import delivered, due_rows, pass_time
 from tests.harness.engine import Machine, on_engine, pauses
 
-from kubeactor import Actor
+from kubeactor import Actor, AlarmInfo
 
 
 class Log(Actor):
@@ -31,6 +33,15 @@ class Log(Actor):
     async def keys(self) -> list[str]:
         return list(await self.ctx.storage.list())
 
+    async def everything(self, to: str) -> str:
+        self.ctx.storage.set_alarm(timedelta(hours=1))
+        self.ctx.send(self.env.LOG.id_from_name(to).add, "sent")
+        await self.add("kept")
+        return "done"
+
+    async def alarm(self, info: AlarmInfo, /) -> None:
+        await self.add("rang")
+
 
 @on_engine(Log)
 async def test_a_turns_writes_are_one_batch(m: Machine) -> None:
@@ -40,6 +51,32 @@ async def test_a_turns_writes_are_one_batch(m: Machine) -> None:
     assert m.store.writes == writes + 1
     m.crash()
     assert await m.call("LOG", "a", "keys") == ["a", "b"]
+
+
+@on_engine(Log)
+async def test_data_alarm_messages_and_recorded_result_are_one_batch(m: Machine) -> None:
+    m.engine.background = False  # what follows from the turn has batches of its own
+    writes = m.store.writes
+    m.send("LOG", "a", "everything", "b", key="k")
+    assert m.store.writes == writes + 1
+    m.crash()
+    assert due_rows(m) == 1
+    assert await m.call("LOG", "a", "everything", "b", key="k") == "done"
+    await delivered(m)
+    assert await m.call("LOG", "a", "texts") == ["kept"]
+    assert await m.call("LOG", "b", "texts") == ["sent"]
+
+
+@on_engine(Log)
+async def test_what_an_alarm_wrote_and_its_end_are_one_batch(m: Machine) -> None:
+    await m.call("LOG", "a", "everything", "b")
+    await delivered(m)
+    writes = m.store.writes
+    await pass_time(m, 3600)
+    assert m.store.writes == writes + 1
+    m.crash()
+    assert due_rows(m) == 0
+    assert await m.call("LOG", "a", "texts") == ["kept", "rang"]
 
 
 @on_engine(Log)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 
-from kubeactor import Actor
+from kubeactor import Actor, AlarmInfo
 
 
 class Sleeper(Actor):
@@ -46,3 +47,31 @@ class Note(Actor):
     async def fill(self, text: str) -> int:
         await self.ctx.storage.put("text", text)
         return len(text)
+
+
+class Saver(Actor):
+    """Is credited by an alarm ten times a second, and tells another one of each credit by a message."""
+
+    async def open(self, listener: str) -> None:
+        self.ctx.storage.put("listener", listener)
+        self.ctx.storage.set_alarm(timedelta(0))
+
+    async def alarm(self, info: AlarmInfo, /) -> None:
+        number = await self.ctx.storage.get("count", 0) + 1
+        self.ctx.storage.put("count", number)
+        self.ctx.storage.put(f"credit-{number:06}", info.scheduled_time)
+        self.ctx.send(self.env.SAVER.id_from_name(await self.ctx.storage.get("listener")).hear, number)
+        self.ctx.storage.set_alarm(info.scheduled_time + timedelta(seconds=0.1))
+
+    async def hear(self, number: int) -> None:
+        heard = await self.ctx.storage.get("heard", 0) + 1
+        self.ctx.storage.put("heard", heard)
+        self.ctx.storage.put(f"heard-{heard:06}", number)
+
+    async def credits(self) -> list[datetime]:
+        """When each credit was due."""
+        return [due async for _, due in self.ctx.storage.scan(prefix="credit-")]
+
+    async def all_heard(self) -> list[int]:
+        """The numbers of the other one's credits, as they arrived."""
+        return [number async for _, number in self.ctx.storage.scan(prefix="heard-")]

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.faults.shim import Shim
-from tests.harness.dev import BANK, Dev
+from tests.harness.dev import Dev
 
-__all__ = ["machine", "notes"]
+__all__ = ["bank", "machine", "notes"]
+
+HERE = Path(__file__).parent
+
+
+def bank(data: Path, *, hosts: int | None = None, environment: Mapping[str, str] | None = None) -> Dev:
+    """The example bank, and beside it the savers that a `Load` looks after."""
+    environment = {**(environment or {}), "PYTHONPATH": str(HERE)}
+    return Dev(data, actors=["bank:Account", "actors:Saver"], hosts=hosts, environment=environment)
 
 
 def machine(folder: Path) -> tuple[Shim, Dev]:
-    """The bank, its data on a disk whose faults are at the test's command."""
-    return _machine(folder, ["bank:Account"], BANK, None)
+    """That bank, its data on a disk whose faults are at the test's command."""
+    shim = _shim(folder)
+    return shim, _logged(folder, bank(folder / "disk" / "data", environment=shim.environment()))
 
 
 def notes(folder: Path, hosts: int | None = None) -> tuple[Shim, Dev]:
     """The test actors, likewise."""
-    return _machine(folder, ["actors:Note"], Path(__file__).parent, hosts)
-
-
-def _machine(folder: Path, actors: list[str], code: Path, hosts: int | None) -> tuple[Shim, Dev]:
-    disk = folder / "disk"
-    disk.mkdir()
-    shim = Shim(disk, folder / "shim")
-    front_door = "bank:app" if code == BANK else None
+    shim = _shim(folder)
     dev = Dev(
-        disk / "data", actors=actors, front_door=front_door, folder=code, hosts=hosts, environment=shim.environment()
+        folder / "disk" / "data",
+        actors=["actors:Note"],
+        front_door=None,
+        folder=HERE,
+        hosts=hosts,
+        environment=shim.environment(),
     )
+    return shim, _logged(folder, dev)
+
+
+def _shim(folder: Path) -> Shim:
+    (folder / "disk").mkdir()
+    return Shim(folder / "disk", folder / "shim")
+
+
+def _logged(folder: Path, dev: Dev) -> Dev:
     dev.log_file = folder / "log"  # printed, not stored: not on the disk that fails
-    return shim, dev
+    return dev

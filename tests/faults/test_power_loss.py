@@ -113,6 +113,7 @@ def test_no_acknowledged_write_is_lost(tmp_path: Path, mode: Mode, crashes: int)
     bank = PowerLoss(tmp_path, mode, seed=3)
     load = asyncio.run(_lose_power(bank, crashes))
     assert load.acknowledged > crashes * 20, "too little traffic to conclude anything"
+    assert load.credits > crashes, "too few alarms to conclude anything"
     assert bank.in_recovery > 0
     assert bank.shim.overwrites > crashes, "hardly a WAL was recycled"
 

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from tests.faults.machine import bank
 from tests.harness.client import Client
 from tests.harness.dev import Dev, until
 from tests.harness.load import Load
@@ -28,7 +29,7 @@ def test_a_worker_that_is_killed_at_random_moments_loses_and_doubles_nothing(tmp
     rng = random.Random(1)
 
     async def main() -> None:
-        async with Dev(tmp_path / "data", hosts=hosts) as dev:
+        async with bank(tmp_path / "data", hosts=hosts) as dev:
             load = Load(dev.port, rng)
             await load.open()
 
@@ -41,6 +42,7 @@ def test_a_worker_that_is_killed_at_random_moments_loses_and_doubles_nothing(tmp
             await load.run(chaos())
             load.close()
             assert load.acknowledged > KILLS * 50
+            assert load.credits > KILLS
             assert sum(client.retries for client in [teller.client for teller in load.tellers]) > 0
 
     asyncio.run(main())
@@ -50,7 +52,7 @@ def test_the_whole_group_killed_under_load_loses_and_doubles_nothing(tmp_path: P
     rng = random.Random(2)
 
     async def main() -> None:
-        async with Dev(tmp_path / "data") as dev:
+        async with bank(tmp_path / "data") as dev:
             load = Load(dev.port, rng)
             await load.open()
 

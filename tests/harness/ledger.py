@@ -7,19 +7,23 @@ balance of its own there, so a lost write shows as a balance that was handed out
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 import time
 from collections import Counter as Tally
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, Final
 
 from tests.harness.client import Answer, Client, UnknownOutcomeError
 
-__all__ = ["Counter", "Payments", "Teller"]
+__all__ = ["Counter", "Payments", "Savings", "Teller"]
 
 HISTORY: Final = 30
+CREDITED_EVERY: Final = timedelta(seconds=0.1)  # as the `Saver` of the fault tests does it
 
 
 def unknown(answer: Answer) -> bool:
@@ -214,3 +218,45 @@ class Payments:
             if answer.value != self.due[account]:
                 missing[account] = self.due[account] - answer.value
         return missing if self.keyed or sum(missing.values()) else {}
+
+
+@dataclass
+class Savings:
+    """Savers, each of which hears of the credits of the one before."""
+
+    client: Client
+    names: list[str]
+
+    async def open(self) -> None:
+        """Set the first alarm of each."""
+        for name, listener in self._pairs():
+            answer = await self.client.keyed(name, "open", f"open-{name}", listener=listener)
+            assert answer.status == 200, answer
+
+    async def check(self, within_s: float = 60.0) -> int:
+        """Look at all credits so far, and wait for another one of each and for what is to be heard; how many they are.
+
+        Raises:
+            AssertionError: when a credit was made twice, a message came twice or out of order, or something is missing.
+        """
+        found = 0
+        for name, listener in self._pairs():
+            so_far = len(await self._get(name, "credits"))
+            end = time.monotonic() + within_s
+            while len(heard := await self._get(listener, "all_heard")) <= so_far:
+                assert time.monotonic() < end, f"{listener} heard of {len(heard)} of {so_far} credits of {name} and one"
+                await asyncio.sleep(0.01)
+            assert heard == list(range(1, len(heard) + 1)), f"{listener} heard of {name} {heard}"
+            due = [datetime.fromisoformat(text) for text in await self._get(name, "credits")]
+            twice = [later for earlier, later in pairwise(due) if later - earlier < CREDITED_EVERY]
+            assert not twice, f"{name} was credited twice for {twice}"
+            found += so_far
+        return found
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        return list(zip(self.names, [*self.names[1:], self.names[0]], strict=True))
+
+    async def _get(self, name: str, method: str) -> Any:
+        answer = await self.client.until_known(lambda: self.client.call(name, method))
+        assert answer.status == 200, answer
+        return answer.value

@@ -1,5 +1,7 @@
 """The traffic of the crash tests: tellers, debits of one shared account and payments, all at once, until told to stop.
 
+Beside them alarms credit savers, which send messages; `Savings` looks at the end what has become of them.
+
 Half of the callers use an Idempotency-Key and repeat; the others take an unknown outcome as it is and then look.
 """
 
@@ -13,11 +15,12 @@ from typing import Final
 
 from tests.harness.client import Answer, Client, UnknownOutcomeError
 from tests.harness.dev import until
-from tests.harness.ledger import Counter, Payments, Teller
+from tests.harness.ledger import Counter, Payments, Savings, Teller
 
 __all__ = ["Load"]
 
 ACCOUNTS: Final = 4
+SAVERS: Final = 4
 
 
 class Load:
@@ -27,6 +30,9 @@ class Load:
         port: where the bank answers.
         tellers: how many accounts of their own, the odd ones with keys.
         debtors: how many clients share one account; payers: how many pay between accounts.
+
+    Attributes:
+        credits: how many credits of savers were looked at.
     """
 
     def __init__(self, port: int, rng: random.Random, *, tellers: int = 8, debtors: int = 4, payers: int = 4) -> None:
@@ -37,6 +43,8 @@ class Load:
         ]
         self.counter = Counter("counter", 10**9)
         self.payments = [Payments([f"payer-{keyed}-{i}" for i in range(ACCOUNTS)], keyed) for keyed in (True, False)]
+        self.savings = Savings(Client(port, "SAVER"), [f"saver-{i}" for i in range(SAVERS)])
+        self.credits = 0
         self.debtors = [Client(port) for _ in range(debtors)]
         self.payers = [(Client(port), self.payments[i % 2]) for i in range(payers)]
         self._stop = asyncio.Event()
@@ -64,6 +72,7 @@ class Load:
             await payments.open(client)
         answer = await client.keyed(self.counter.account, "deposit", "open", amount=self.counter.start)
         assert answer.status == 200, answer
+        await self.savings.open()
         client.close()
 
     async def run(self, chaos: Awaitable[None]) -> None:
@@ -97,12 +106,13 @@ class Load:
         self.counter.check(balance.value)
         for payments in self.payments:
             await payments.settle(client)
+        self.credits = await self.savings.check()
         client.close()
 
     def close(self) -> None:
         """Close every connection."""
         payers = (client for client, _ in self.payers)
-        for client in [*self.debtors, *payers, *(teller.client for teller in self.tellers)]:
+        for client in [self.savings.client, *self.debtors, *payers, *(teller.client for teller in self.tellers)]:
             client.close()
 
     async def _debit(self, client: Client, number: int) -> Answer:

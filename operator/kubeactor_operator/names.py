@@ -59,6 +59,9 @@ FAILED: Final = "kubeactor.io/failed-template"
 # Of the StatefulSet: a hash of what its template was made from. Another release may make another template of the same.
 MADE_FROM: Final = "kubeactor.io/made-from"
 HEALED: Final = "kubeactor.io/healed"
+# Of the Deployment, since it outlives a StatefulSet that somebody deletes: the hash of the template that last served on
+# every host.
+SERVED: Final = "kubeactor.io/served-template"
 # Of an ActorNamespace: any new text rotates the peer credentials. Of the Secret: which text is under way, and done.
 ROTATE: Final = "kubeactor.io/rotate-peer"
 ROTATING: Final = "kubeactor.io/rotating"

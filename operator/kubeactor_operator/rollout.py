@@ -6,6 +6,7 @@
        | runs goes on                   | good template, that host is put back on it, no other is touched
 
 The StatefulSet's own annotations are the only memory: the last good template (JSON), and the hash of one that failed.
+And the Deployment has the hash of the last good one: a StatefulSet that is deleted by hand is made anew without a try.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def roll(draft: Draft, bundle: Bundle | None, count: int) -> bool:
         desired = _kept(live, template_hash(live["spec"]["template"])).template  # of another release
     want = template_hash(desired) if desired else ""
     if live is None:
-        if desired and bundle and preflight.passed(draft, bundle, want):
+        if desired and bundle and (_served(draft, want) or preflight.passed(draft, bundle, want)):
             _put(draft, None, Target(desired, made_from=sources), count)
             draft.under_way(conditions.CREATING, "the hosts are being made")
         preflight.clear(draft, want)
@@ -121,6 +122,12 @@ def roll(draft: Draft, bundle: Bundle | None, count: int) -> bool:
     if not target.failed and not whole:
         _restart(draft, live, have, count)
     return whole and have == want
+
+
+def _served(draft: Draft, want: str) -> bool:
+    """Whether every host served on that very template before, so that a StatefulSet of it may be made at once."""
+    beside = draft.observed.child("Deployment", names.ingress(draft.observed.namespace.name))
+    return beside is not None and draft.observed.owned(beside) and annotation(beside, names.SERVED) == want
 
 
 def _kept(live: Object, have: str) -> Target:
@@ -304,18 +311,19 @@ def roll_ingresses(draft: Draft, bundle: Bundle | None, hosts_done: bool) -> Non
     """The Deployment: it gets the new template once all hosts run it, since ingresses know the classes too."""
     namespace = draft.observed.namespace
     live = draft.observed.child("Deployment", names.ingress(namespace.name))
-    made = draft.observed.stateful_set is not None
+    made = draft.observed.stateful_set
+    served = template_hash(made["spec"]["template"]) if made and hosts_done else annotation(live, names.SERVED)
     sources = made_from(draft, bundle, names.INGRESS)
     desired = ingresses.template(namespace, bundle) if bundle else None
     if live is None:
         if desired and made:
-            draft.ensure(_deployment(namespace, desired, sources))
+            draft.ensure(_deployment(namespace, desired, sources, served))
         return
     template, before = live["spec"]["template"], annotation(live, names.MADE_FROM)
     if desired and (_runs(live, desired) or (hosts_done and before != sources)):
         template, before = desired, sources
     written = len(draft.actions)
-    draft.ensure(_deployment(namespace, template, before))
+    draft.ensure(_deployment(namespace, template, before, served))
     status = live.get("status", {})
     wanted = live["spec"].get("replicas", 1)
     behind = status.get("observedGeneration", 0) < live["metadata"].get("generation", 0)
@@ -325,9 +333,9 @@ def roll_ingresses(draft: Draft, bundle: Bundle | None, hosts_done: bool) -> Non
         draft.under_way(reason, "the ingresses are being brought up to the template")
 
 
-def _deployment(namespace: ActorNamespace, template: Manifest, sources: str) -> Manifest:
+def _deployment(namespace: ActorNamespace, template: Manifest, sources: str, served: str) -> Manifest:
     manifest = ingresses.deployment(namespace, template)
-    manifest["metadata"]["annotations"][names.MADE_FROM] = sources
+    manifest["metadata"]["annotations"] |= {names.MADE_FROM: sources} | ({names.SERVED: served} if served else {})
     _stamp(manifest)
     return manifest
 

@@ -114,7 +114,11 @@ REBUILDING_PLACEMENT: Final = _reason(
     "The table is missing or behind; it is rebuilt from what the hosts report.",
 )
 ROTATING_CREDENTIALS: Final = _reason(
-    "RotatingCredentials", PROGRESSING, "True", "New peer credentials wait until every host reports them."
+    "RotatingCredentials",
+    PROGRESSING,
+    "True",
+    "New peer credentials wait until every host reports them, and the last ones every ingress too.",
+    "If it stays: delete the pod that the message names, when it does not come back by itself.",
 )
 STOPPED: Final = _reason(
     "Stopped", PROGRESSING, "False", "The operator can't go on towards the spec.", "See the reason of `Degraded`."

@@ -12,12 +12,13 @@ from kubeactor_operator.actions import Create, Delete, Patch
 from kubeactor_operator.children import access, guards, hosts, ingresses, sources
 from kubeactor_operator.children.pods import Bundle
 from kubeactor_operator.draft import Draft
-from kubeactor_operator.live import annotation
-from kubeactor_operator.observed import Known, Object
+from kubeactor_operator.live import annotation, condition, when
+from kubeactor_operator.observed import Known, Object, Silent
 
 __all__ = ["bundle", "credentials", "forget_old_code", "rights", "services"]
 
 CODE_COPIES: Final = 3
+DOWN_S: Final = 300.0  # within two minutes kubelet brings a Secret to every pod, well or not
 
 
 def credentials(draft: Draft) -> None:
@@ -46,9 +47,10 @@ def _rotate(draft: Draft, live: Object, wanted: str, current: str, previous: str
     """
     found = draft.observed.inventories
     if annotation(live, names.ROTATING) != wanted:
-        everyone = {draft.pods[host].name: found.get(host) for host in draft.pods} | dict(draft.observed.ingresses)
+        everyone = {draft.pods[host].name: found.get(host) for host in draft.pods} | _ingresses(draft)
         if late := [name for name, known in everyone.items() if _hash(current) not in _told(known)[:1]]:
-            _wait(draft, late, "present the current credential, before the next one comes")
+            silent = [name for name in late if _silent(draft.observed.ingresses.get(name))]
+            _wait(draft, late, "present the current credential, before the next one comes", silent)
             return
         fields = {
             "metadata": {"annotations": {names.ROTATING: wanted}},
@@ -64,8 +66,28 @@ def _rotate(draft: Draft, live: Object, wanted: str, current: str, previous: str
     draft.actions.append(Patch(fields, live))
 
 
-def _wait(draft: Draft, late: Sequence[str], what: str) -> None:
+def _ingresses(draft: Draft) -> dict[str, object]:
+    """What they go by, but for those that are down for so long that they come back with the Secret as it is now.
+
+    That one does not answer the operator proves nothing, since it may serve others: its kubelet has to find the same.
+    """
+    unready = {
+        live["metadata"]["name"]
+        for live in draft.observed.pods
+        if (found := condition(live, "ContainersReady")).get("status") == "False"
+        and draft.observed.now - when(found.get("lastTransitionTime")) > DOWN_S
+    }
+    return {name: known for name, known in draft.observed.ingresses.items() if not (name in unready and _silent(known))}
+
+
+def _silent(known: object) -> bool:
+    return isinstance(known, Silent) and not known.answers
+
+
+def _wait(draft: Draft, late: Sequence[str], what: str, silent: Sequence[str] = ()) -> None:
     text = f"waiting until {', '.join(late)} {what} (kubelet takes up to two minutes)"
+    if silent:
+        text += f"; not reached: `kubectl delete pod {' '.join(silent)}` unless they come back"
     draft.under_way(conditions.ROTATING_CREDENTIALS, text, again_s=5.0)
 
 

@@ -60,7 +60,7 @@ class Cluster:
         self.volumes: dict[str, Volume] = {}  # by claim uid
         self.bad_images: set[str] = set()  # their preflight fails
         self.crashing: set[str] = set()  # templates by image on which hosts end
-        self.silent: set[str] = set()  # hosts that the operator does not reach
+        self.silent: set[str] = set()  # hosts and ingresses that the operator does not reach
         self.hung: set[str] = set()  # hosts that answer nobody
         self.dark: set[str] = set()  # those of them whose node has no power
         self.missing_nodes: set[str] = set()  # hosts whose volume no node reaches
@@ -277,7 +277,7 @@ class Cluster:
         )
 
     def _ingress(self, name: str) -> Known | Silent:
-        if self.ingress_down:
+        if self.ingress_down or name in self.silent:
             return Silent("no answer", answers=False)
         return Known(table=self._recalled(name), credentials=self._credentials(name))
 

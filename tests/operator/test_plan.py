@@ -12,7 +12,7 @@ from kubeactor_operator import names
 from kubeactor_operator.actions import Apply, Create, Delete, Grant, Patch, Replace, Tell
 from kubeactor_operator.children import pods
 from kubeactor_operator.children.sources import peer_credentials
-from kubeactor_operator.live import when
+from kubeactor_operator.live import timestamp, when
 from kubeactor_operator.observed import Probe
 
 HOSTS = [f"host-{n}" for n in range(3)]
@@ -457,6 +457,61 @@ def test_a_rotation_waits_until_nobody_presents_what_it_takes_away(sim: Cluster,
     sim.reread(*HOSTS)
     sim.settle()
     assert secret() == ("two", "one")
+    assert sim.condition("Progressing") == ("False", "UpToDate")
+
+
+def ingress_pod(sim: Cluster, name: str, **ready: str) -> None:
+    """Its pod, with these conditions since now."""
+    sim.objects.pop(("Pod", name), None)
+    sim.put({"kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [{"image": "bank:1"}]}})
+    sim.objects[("Pod", name)]["status"] = {
+        "conditions": [
+            {"type": kind, "status": status, "lastTransitionTime": timestamp(sim.now)} for kind, status in ready.items()
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("answers", "ready", "goes_on"),
+    [
+        (False, {"Ready": "False", "ContainersReady": "False"}, True),
+        (True, {"Ready": "False", "ContainersReady": "False"}, False),
+        (False, {"Ready": "True", "ContainersReady": "True"}, False),  # the operator is what is cut off
+        (False, {"Ready": "False", "ContainersReady": "True"}, False),  # its node does not answer: it may serve
+        (False, {}, False),
+    ],
+)
+def test_a_rotation_waits_for_an_ingress_that_may_serve_but_not_for_ever_for_one_that_is_down(
+    sim: Cluster, answers: bool, ready: dict[str, str], goes_on: bool
+) -> None:
+    def rotate(text: str) -> tuple[str, str]:
+        sim.fresh = text
+        sim.annotate(**{"rotate-peer": text})
+        for _ in range(3):
+            sim.step()
+        return peer_credentials(sim.objects[("Secret", "bank-peer")])
+
+    rotate("one")
+    sim.reread(*HOSTS)
+    sim.settle()
+    sim.reread(*HOSTS, "ingress-0")
+    if not answers:
+        sim.silent.add("ingress-1")
+    ingress_pod(sim, "ingress-1", **ready)
+    sim.tick(290)
+    assert rotate("two") == ("one", "secret")
+    told = "ingress-1 present the current credential"
+    assert told in message(sim, "Progressing")
+    assert ("`kubectl delete pod ingress-1`" in message(sim, "Progressing")) is not answers
+    sim.tick(20)
+    assert rotate("three") == ("one", "three" if goes_on else "secret")
+    assert (told in message(sim, "Progressing")) is not goes_on
+    sim.silent.clear()
+    sim.reread(*HOSTS, "ingress-0", "ingress-1")
+    rotate("three")
+    sim.reread(*HOSTS)
+    sim.settle()
+    assert peer_credentials(sim.objects[("Secret", "bank-peer")]) == ("three", "one")
     assert sim.condition("Progressing") == ("False", "UpToDate")
 
 

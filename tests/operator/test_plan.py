@@ -6,11 +6,12 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
-from tests.operator.simulation import STOCK, Cluster, hash_of
+from tests.operator.simulation import STOCK, Cluster
 
 from kubeactor_operator import names
 from kubeactor_operator.actions import Apply, Create, Delete, Grant, Patch, Replace, Tell
 from kubeactor_operator.children import pods
+from kubeactor_operator.children.pods import template_hash
 from kubeactor_operator.children.sources import peer_credentials
 from kubeactor_operator.live import timestamp, when
 from kubeactor_operator.observed import Probe
@@ -287,7 +288,7 @@ def test_templates_that_another_release_makes_of_the_same_spec_wait_for_the_next
 
 
 def test_a_new_template_is_tried_then_hosts_restart_one_at_a_time_and_the_ingresses_follow(sim: Cluster) -> None:
-    old = hash_of(sim.pod("host-0"))
+    old = template_hash(sim.pod("host-0"))
     sim.apply_spec({"image": "bank:2"})
     steps = []
     for _ in range(30):
@@ -296,7 +297,7 @@ def test_a_new_template_is_tried_then_hosts_restart_one_at_a_time_and_the_ingres
     deleted = [step for step in steps if step == ("Delete", "Pod")]
     assert len(deleted) == 4  # the preflight pod and three hosts
     assert steps[-2:] == [("Apply", "StatefulSet"), ("Apply", "Deployment")]  # the last good template, the ingresses
-    assert {hash_of(sim.pod(f"host-{n}")) for n in range(3)}.isdisjoint({old})
+    assert {template_hash(sim.pod(f"host-{n}")) for n in range(3)}.isdisjoint({old})
     assert sim.objects[("Deployment", "bank-ingress")]["spec"]["template"]["spec"]["containers"][0]["image"] == "bank:2"
     assert sim.condition("Progressing") == ("False", "UpToDate")
     sim.settle()
@@ -339,10 +340,13 @@ def test_a_probe_that_missed_long_ago_holds_no_rollout_up(sim: Cluster) -> None:
 
 def test_a_rollout_is_progressing_until_the_last_host_is_back(sim: Cluster) -> None:
     sim.apply_spec({"image": "bank:2"})
-    while hash_of(sim.pod("host-0")) == hash_of(sim.pod("host-1")) or sim.condition("Progressing")[0] == "False":
+    while (
+        template_hash(sim.pod("host-0")) == template_hash(sim.pod("host-1"))
+        or sim.condition("Progressing")[0] == "False"
+    ):
         sim.step()
-    old = hash_of(sim.pod("host-0"))
-    while sim.objects.get(("Pod", "bank-host-0")) and hash_of(sim.pod("host-0")) == old:
+    old = template_hash(sim.pod("host-0"))
+    while sim.objects.get(("Pod", "bank-host-0")) and template_hash(sim.pod("host-0")) == old:
         sim.step()
     sim.hung.add("host-0")  # it takes its time
     for _ in range(5):
@@ -390,7 +394,7 @@ def test_a_rollout_stops_at_the_first_host_that_does_not_come_back_and_puts_it_b
     assert sim.condition("Ready") == ("True", "Serving")
     assert sim.objects[("StatefulSet", "bank-host")]["spec"]["template"] == good
     assert others == {f"host-{n}": sim.pod(f"host-{n}")["metadata"]["uid"] for n in range(2)}
-    assert hash_of(sim.pod("host-2")) == hash_of(sim.pod("host-0"))
+    assert template_hash(sim.pod("host-2")) == template_hash(sim.pod("host-0"))
     sim.apply_spec({"image": "bank:2"})
     sim.settle()
     assert sim.condition("Degraded") == ("False", "AsExpected")

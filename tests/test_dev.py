@@ -275,7 +275,10 @@ def test_a_lifespan_that_fails_is_told_and_tried_again_until_it_succeeds(tmp_pat
         program.prints("worker worker died: RuntimeError: Needs.lifespan failed: FileNotFoundError: ")
         first = next(line for line in program.output.splitlines() if line.startswith("  File "))
         assert f'"{tmp_path}/counter.py"' in first  # the traceback begins at the user's frame
+        assert "serving.py" not in program.output
+        assert "kubeactor serves" not in program.output
         (tmp_path / "database").write_text("there")
         assert program.ready().http.post("/v1/actors/COUNTER/a/get").json() == "there"
+        program.prints("kubeactor serves")
         assert program.stop()[0] == 0
         assert program.output.count("closed the database") == 1

@@ -80,7 +80,12 @@ def test_one_without_a_frame_of_the_user_is_whole(monkeypatch: pytest.MonkeyPatc
 
 def test_python_packages_and_kubeactor_are_not_the_user(tmp_path: Path) -> None:
     assert is_users(str(tmp_path / "bank.py"))
-    for file in (asyncio.__file__, "/x/site-packages/starlette/routing.py", sys.modules["kubeactor"].__file__):
+    for file in (
+        asyncio.__file__,
+        "uvloop/loop.pyx",
+        "/x/site-packages/starlette/routing.py",
+        sys.modules["kubeactor"].__file__,
+    ):
         assert not is_users(str(file))
 
 

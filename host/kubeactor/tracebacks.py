@@ -45,7 +45,8 @@ def label_text(label: bytes) -> str:
 
 def is_users(filename: str) -> bool:
     """Whether a frame is of neither kubeactor, nor Python, nor an installed package."""
-    return not (filename.startswith((PACKAGE, STDLIB, "<frozen")) or "site-packages" in filename)
+    installed = "site-packages" in filename or filename.endswith(".pyx")  # Cython leaves the path out: uvloop/loop.pyx
+    return not (installed or filename.startswith((PACKAGE, STDLIB, "<frozen")))
 
 
 def user_traceback(error: BaseException) -> list[str]:

@@ -82,7 +82,8 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         says = one_sentence(refused(*dev(tmp_path / "data", "bank:Account", port=port), folder=BANK))
-    assert says == f"port {port} is taken: another process listens on 127.0.0.1:{port}"
+    where = f"127.0.0.1:{port}"
+    assert says == f"port {port} is taken: another process listens on {where}; end that one, or choose another port"
 
 
 def test_a_host_option_without_an_address_is_refused(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ def test_a_connection_waits_in_the_backlog() -> None:
 def test_a_taken_port_is_told() -> None:
     mine = Listeners()
     port = mine.listen("127.0.0.1", 0).getsockname()[1]
-    with pytest.raises(ListenError, match=f"^port {port} is taken: another process listens on 127.0.0.1:{port}$"):
+    with pytest.raises(
+        ListenError, match=f"^port {port} is taken: another process listens on 127.0.0.1:{port}; end that one"
+    ):
         mine.listen("127.0.0.1", port)
     mine.close()
 

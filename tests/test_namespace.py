@@ -49,7 +49,7 @@ def test_a_placement_table_is_the_identity_where_there_is_one(tmp_path: Path) ->
 @pytest.mark.parametrize("text", ["", "no", "uid many", "a b c"])
 def test_a_damaged_identity_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "namespace").write_text(text)
-    with pytest.raises(WorkerFatalError, match="can't be used"):
+    with pytest.raises(WorkerFatalError, match="can't be used: its file 'namespace' is damaged; start with another"):
         Namespace(tmp_path)
 
 

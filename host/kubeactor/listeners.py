@@ -94,7 +94,7 @@ def _sentence(host: str, port: int, error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return f"host {host!r} is unknown: {error.strerror}"
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} is taken: another process listens on {host}:{port}"
+        return f"port {port} is taken: another process listens on {host}:{port}; end that one, or choose another port"
     if error.errno == errno.EACCES:
         return f"port {port} needs more rights than this process has"
     if error.errno == errno.EADDRNOTAVAIL:

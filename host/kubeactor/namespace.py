@@ -64,8 +64,11 @@ class Namespace:
         file = self.folder / NAMESPACE
         if not file.exists():
             self._create(file, shards)
-        uid, count = file.read_text().split()
-        return uid, int(count)
+        try:
+            uid, count = file.read_text().split()
+            return uid, int(count)
+        except ValueError as error:
+            raise ValueError(f"its file {NAMESPACE!r} is damaged; start with another data folder") from error
 
     def _create(self, file: Path, shards: int) -> None:
         # A host and an ingress may do this at the same time: the first one wins, with a whole file.

@@ -75,3 +75,8 @@ def test_a_condition_given_twice_is_refused(name: bytes) -> None:
 def test_a_length_that_is_no_number_is_refused(length: bytes) -> None:
     with pytest.raises(ActorArgumentError, match="content-length"):
         conditions_of([(b"content-length", length)])
+
+
+def test_a_binding_in_lower_case_is_answered_with_how_to_write_one() -> None:
+    with pytest.raises(ActorUnknownBindingError, match=r"'account': write a binding as in ACCOUNT$"):
+        target_of(b"/v1/actors/account/alice/debit")

@@ -79,7 +79,7 @@ def target_of(raw_path: bytes) -> Target:
         raise ActorUnknownMethodError("nothing is served here; calls are POST /v1/actors/{binding}/{name}/{method}")
     binding, name, method = (_decoded(segment) for segment in segments[3:6])
     if not BINDING.fullmatch(binding):
-        raise ActorUnknownBindingError(f"no actor is bound under {binding[:80]!r}")
+        raise ActorUnknownBindingError(f"no actor is bound under {binding[:80]!r}: write a binding as in ACCOUNT")
     try:
         identity = identity_of_name(name) if segments[2] == b"actors" else identity_of_unique(name)
     except ValueError as error:

@@ -39,8 +39,7 @@ test: $(DEV) ## Run every test, with the coverage floor (ARGS="-k crash" runs so
 	@sh tests/tools.sh
 ifeq ($(strip $(ARGS)),)
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses=2 --dist=loadfile -m 'not cluster and not kindnodes'
-	$(BIN)/coverage run -m pytest -m 'cluster or kindnodes' --durations=20
+	@$(BIN)/python tests/all.py
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 else

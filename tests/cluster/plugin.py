@@ -7,8 +7,8 @@ images      the names of kubeactor's images, loaded into that cluster
 space       a Kubernetes namespace for one test, in that cluster
 
 What takes long (building, creating) happens before the first test that needs it, outside of its timeout. Tests of the
-cluster run last and in the network of its engine, so 127.0.0.1 has the ports of kind-config.yaml and pod addresses can
-be reached.
+cluster run last, and those that measure last of all. They run in the network of its engine, so 127.0.0.1 has the ports
+of kind-config.yaml and pod addresses can be reached.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("cluster")
         if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
-    items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)
+    items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("cluster", "measures")])
     if state.external:
         deselected = [item for item in items if item.get_closest_marker("kindnodes")]
         if deselected and CI:

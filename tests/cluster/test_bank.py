@@ -14,6 +14,7 @@ from tests.cluster.beside import operator
 from tests.cluster.kube import KubeError, Space
 from tests.cluster.machine import ROOT
 from tests.cluster.nodes import Cluster, Images
+from tests.cluster.published import Published
 
 
 @pytest.fixture
@@ -30,9 +31,17 @@ def crds(cluster: Cluster) -> Iterator[None]:
         kube.kubectl("delete", "-f", str(file))
 
 
+@pytest.fixture
+def watched(crds: None, space: Space) -> Iterator[None]:
+    """Every version of what is published in that namespace keeps the rules, over deletion and adoption too."""
+    with Published(space.kube) as published:
+        yield
+        published.check(space.name, restarted_by_users=True)
+
+
 @pytest.mark.kindnodes
 @pytest.mark.timeout(900)  # some five minutes on two cores that do nothing else
-@pytest.mark.usefixtures("crds")
+@pytest.mark.usefixtures("watched")
 def test_the_bank_is_applied_changed_hibernated_deleted_and_adopted_with_all_its_money(
     space: Space, images: Images, tmp_path: Path
 ) -> None:

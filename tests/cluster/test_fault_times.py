@@ -16,7 +16,7 @@ from tests.cluster.load import DEADLINE_S, Depositors, owners
 from tests.cluster.nodes import Cluster
 from tests.cluster.times import Times
 
-pytestmark = [pytest.mark.kindnodes, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kindnodes, pytest.mark.measures, pytest.mark.timeout(900)]
 
 RUNS = 20
 HOSTS = 3

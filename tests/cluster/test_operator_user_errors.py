@@ -1,7 +1,8 @@
 """What users get wrong, in a namespace that runs and is called: it is told, and nothing else changes.
 
 The rows of docs/user-errors.md that a condition reports, but two: volumes of an earlier namespace are in test_bank.py,
-a full disk in test_volumes.py. What the API server refuses is in tests/operator/test_admission.py.
+a full disk in test_volumes.py. A class that makes no volume can only be the mistake of a new namespace. What the API
+server refuses is in tests/operator/test_admission.py.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tests.cluster.conftest import lasting_space
 from tests.cluster.many import Many
 from tests.cluster.nodes import Cluster
 from tests.cluster.published import Published
+from tests.cluster.volumes import local_volume
 from tests.operator.user_errors import CONDITIONS
 
 pytestmark = pytest.mark.kindnodes
@@ -116,6 +118,24 @@ def running(cluster: Cluster, operator: None, published: Published, many: Many) 
         published.check(space.name)
 
 
+def class_of_nobody(running: Bank) -> str:
+    """The name of a storage class that nobody makes volumes of."""
+    return f"nobody-{running.space.name}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def waiting(cluster: Cluster, running: Bank) -> Bank:
+    """A bank of that class, from the first test on: two minutes pass until hosts that are being made count as stuck."""
+    name = class_of_nobody(running)
+    storage_class = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name}}
+    cluster.kube.apply(storage_class | {"provisioner": "nobody.example/nothing"})
+    spec = copy.deepcopy(SMALL)
+    spec["hosts"] |= {"replicas": 1, "storage": {"size": "64Mi", "storageClassName": name}}
+    bank = Bank(running.space, "waiting", spec)
+    bank.apply()
+    return bank
+
+
 def told(running: Bank, title: str, says: str, type: str = "Degraded") -> dict[str, Any]:
     """The condition with its reason and a sentence, and an Event of the same; nobody who calls is kept from it."""
     reason = CONDITIONS[title]
@@ -208,3 +228,21 @@ def test_a_volume_that_can_not_grow_stays_as_it_is(running: Bank) -> None:
         assert {one["spec"]["resources"]["requests"]["storage"] for one in running.space.get("pvc")["items"]} == {
             "64Mi"
         }
+
+
+def test_a_class_that_makes_no_volume_is_told_and_its_hosts_serve_once_there_is_one(
+    cluster: Cluster, running: Bank, waiting: Bank
+) -> None:
+    space, kube, name = running.space, cluster.kube, class_of_nobody(running)
+    one = waiting.is_("Degraded", "True", CONDITIONS[MISTAKES["node"].title])
+    assert "unbound immediate PersistentVolumeClaims" in one["message"], one["message"]
+    assert waiting.condition("Ready")["status"] == "False"
+    node = space.get("pod", running.hosts[0])["spec"]["nodeName"]
+    (mode,) = space.get("pvc", "data-waiting-host-0")["spec"]["accessModes"]
+    cluster.on_node(node, "mkdir", f"/var/{name}")
+    kube.apply(local_volume(name, node, f"/var/{name}", "64Mi", name, mode))
+    waiting.serves()
+    assert waiting.deposit("alice", 5) == 5
+    space.kubectl("delete", "actorns", "waiting")
+    kube.kubectl("delete", "storageclass", name)
+    kube.kubectl("delete", "pv", name, "--wait=false")  # it goes with its claim

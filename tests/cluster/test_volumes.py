@@ -20,13 +20,14 @@ from tests.cluster.load import ready
 from tests.cluster.machine import ROOT
 from tests.cluster.nodes import Cluster, Images
 from tests.cluster.payers import Payers, call
+from tests.cluster.volumes import local_volume
 
 from kubeactor.ids import shard_of
 from kubeactor.placement import Document, Table
 
 pytestmark = pytest.mark.kindnodes
 
-SIZE_MIB, GROWN_MIB = 64, 96
+SIZE_MIB, GROWN_MIB = 64, 192  # twice what there can be on the small one: half of a volume is kept free
 USER = 65532
 VAULT = '''
 import os
@@ -73,19 +74,8 @@ class Small:
         for node, folder in self.folders.items():
             mount = f"mkdir -p {folder} && mount -t tmpfs -o size={SIZE_MIB}m,mode=0755 tmpfs {folder}"
             self.cluster.on_node(node, "sh", "-c", mount)
-            place = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
-            spec = {
-                "capacity": {"storage": f"{SIZE_MIB}Mi"},
-                "accessModes": ["ReadWriteOnce"],
-                "persistentVolumeReclaimPolicy": "Retain",
-                "storageClassName": self.storage_class,
-                "local": {"path": folder},
-                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [place]}]}},
-            }
-            metadata = {"name": self.volume(node)}
-            self.cluster.kube.apply(
-                {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec}
-            )
+            size, storage_class = f"{SIZE_MIB}Mi", self.storage_class
+            self.cluster.kube.apply(local_volume(self.volume(node), node, folder, size, storage_class))
 
     def remove(self) -> None:
         self.space.kubectl("delete", "actornamespaces", "--all", "--wait=false")

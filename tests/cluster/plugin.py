@@ -140,6 +140,7 @@ def load(state: State) -> Images:
     return Images(f"{state.prefix}kubeactor/host:{version[1]}", f"{state.prefix}kubeactor/operator:{version[1]}")
 
 
+@pytest.hookimpl(trylast=True)  # after Ctrl-C this comes before the fixtures of the session are ended, else
 def pytest_sessionfinish(session: pytest.Session) -> None:
     state = session.config.stash[STATE]
     if state.ours:

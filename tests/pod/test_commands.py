@@ -67,7 +67,10 @@ def test_what_cannot_be_told_is_refused_in_one_sentence(api: FakeApi, tmp_path: 
     api.stop()
     assert "the API server can't be asked" in refused("where", "bank", "alice", environment=settings)
     (tmp_path / "kubeconfig").unlink()
-    assert "kubeconfig" in refused("where", "bank", "alice", environment={"KUBECONFIG": str(tmp_path / "kubeconfig")})
+    (said,) = refused("where", "bank", "alice", environment=settings).splitlines()
+    assert f"there is no {tmp_path / 'kubeconfig'}; set KUBECONFIG" in said
+    (said,) = refused("where", "bank", "alice", environment={"HOME": str(tmp_path)}).splitlines()
+    assert "there is no ~/.kube/config; set KUBECONFIG" in said
 
 
 def test_forget_says_what_would_be_lost_and_changes_nothing(api: FakeApi, tmp_path: Path) -> None:

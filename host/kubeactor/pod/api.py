@@ -15,6 +15,7 @@ import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kubeactor.connection import notice_dead_peers
@@ -63,6 +64,7 @@ async def api_client() -> AsyncIterator[ApiClient]:
             config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
         else:
             file = os.environ.get("KUBECONFIG") or None  # the client reads the variable when it is imported
+            _look_for(file)
             await config.load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError, ValueError, TypeError, AttributeError) as error:
         raise ApiProblem(f"neither a service account nor a kubeconfig can be used: {error}") from error
@@ -74,6 +76,15 @@ async def api_client() -> AsyncIterator[ApiClient]:
     finally:
         await api.close()  # type: ignore[no-untyped-call]
         await connector.close()
+
+
+def _look_for(file: str | None) -> None:
+    """Raise OSError when there is no kubeconfig: the client takes that for one which lacks a key."""
+    paths = (file or "~/.kube/config").split(os.pathsep)
+    if not any(Path(path).expanduser().exists() for path in paths if path):
+        raise OSError(
+            f"there is no {' or '.join(paths)}; set KUBECONFIG to the file that kubectl reaches the cluster by"
+        )
 
 
 def _socket(address: Any) -> socket.socket:

@@ -51,6 +51,8 @@ def test_the_image_is_made_of_the_stock_image_of_this_release_where_the_code_is_
     assert version is not None
     commands = [line for line in (FOLDER / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
     assert commands == [f"FROM kubeactor/host:{version[1]}", f"COPY bank.py {names.APP_PATH}/"]
+    _, _, host = (ROOT / "Dockerfile").read_text().partition("\nFROM base AS host\n")
+    assert {f"ENV PYTHONPATH={names.APP_PATH}", f"WORKDIR {names.APP_PATH}"} <= set(host.splitlines())
 
 
 def test_it_is_served_at_the_port_that_kind_config_opens() -> None:

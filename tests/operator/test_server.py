@@ -54,6 +54,9 @@ async def test_a_replica_that_neither_leads_nor_waits_for_its_turn_is_unwell(lea
                 expected["lastSuccessfulReconcileSeconds"] = 12.3
             assert await told("readyz") == (200, expected)
             assert (await told("healthz"))[0] == 200
+            async with http.get(f"http://127.0.0.1:{port}/metrics") as response:
+                age = f"kubeactor_operator_last_successful_reconcile_age_seconds {12.34 if leads else 0.0}"
+                assert age in (await response.text()).splitlines()
             tried_s[0] = 61.0
             assert await told("readyz") == (503, {**expected, "leaseTriedSeconds": 61.0})
             assert (await told("healthz"))[0] == 500

@@ -111,17 +111,30 @@ def test_the_plan_is_a_function_of_what_it_sees(sim: Cluster) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [("Service", "bank"), ("Role", "bank-host"), ("NetworkPolicy", "bank-host"), ("Deployment", "bank-ingress")],
+    [
+        *(("Service", name) for name in ("bank", "bank-host")),
+        *((kind, "bank-host") for kind in ("ServiceAccount", "Role", "RoleBinding", "NetworkPolicy")),
+        *(("PodDisruptionBudget", name) for name in ("bank-host", "bank-ingress")),
+        ("Deployment", "bank-ingress"),
+    ],
 )
 def test_a_child_that_was_deleted_or_changed_by_hand_is_repaired(sim: Cluster, key: tuple[str, str]) -> None:
-    good = sim.objects[key]["spec" if "spec" in sim.objects[key] else "rules"]
+    def made() -> dict[str, object]:
+        child = sim.objects[key]
+        return {name: child[name] for name in child.keys() - {"metadata", "status"}} | {
+            "labels": child["metadata"]["labels"]
+        }
+
+    good = deepcopy(made())
     sim.remove(key)
     sim.settle()
-    sim.objects[key]["spec" if "spec" in sim.objects[key] else "rules"] = {"ports": []}
-    if key[0] == "Deployment":
-        sim.objects[key]["spec"] = {**good, "replicas": 7}
+    assert made() == good
+    child = sim.objects[key]
+    child["metadata"]["labels"] = {}
+    for part in child.keys() & {"spec", "rules", "subjects"}:
+        child[part] = {**child[part], "replicas": 7} if key[0] == "Deployment" else {}
     sim.settle()
-    assert sim.objects[key]["spec" if "spec" in sim.objects[key] else "rules"] == good
+    assert made() == good
 
 
 def test_what_the_spec_no_longer_wants_is_deleted(sim: Cluster) -> None:

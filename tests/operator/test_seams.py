@@ -21,6 +21,7 @@ from kubeactor_operator import names
 from kubeactor_operator.children import hosts, ingresses, preflight
 from kubeactor_operator.children.manifest import Manifest
 from kubeactor_operator.children.pods import Bundle
+from kubeactor_operator.main import _settings
 from kubeactor_operator.observed import Disk
 from kubeactor_operator.pods import _refusal
 from kubeactor_operator.spec import ActorNamespace
@@ -103,3 +104,17 @@ async def test_how_full_a_volume_is_that_cannot_be_opened_is_read_as_the_host_te
         answer = await http.get("/_internal/inventory", headers={"Authorization": "Bearer t"})
     error = _refusal(answer.status_code, answer.content)
     assert (error.status, str(error), error.disk) == (503, closed.error.detail, Disk(100, 3, full=True))
+
+
+@pytest.mark.parametrize("namespaced", [True, False])
+def test_kopf_watches_the_pods_that_are_made_and_no_other_and_looks_at_the_cluster_only_when_it_serves_it(
+    namespaced: bool,
+) -> None:
+    settings = _settings(namespaced)
+    assert settings.scanning.disabled is namespaced
+    assert len(settings.watching.label_selectors) == 1, "an ActorNamespace has the labels of its user"
+    label, _, value = settings.watching.label_selectors["pods"].partition("=")
+    of = namespace()
+    for pod in (hosts.template(of, BUNDLE), ingresses.template(of, BUNDLE), preflight.preflight_pod(of, BUNDLE, "0")):
+        assert pod["metadata"]["labels"][label] == value
+        assert pod["metadata"]["labels"][names.NAMESPACE_LABEL] == of.name

@@ -15,7 +15,7 @@ from kubeactor_operator.actions import Action, Create, Delete, Patch, Tell
 from kubeactor_operator.api import ApiError
 from kubeactor_operator.conditions import REASONS
 from kubeactor_operator.controller import _invalid
-from kubeactor_operator.observed import Inventory, Probe
+from kubeactor_operator.observed import Inventory, Object, Probe, Silent
 from kubeactor_operator.spec import ActorNamespace, SpecError
 
 Scenario = Callable[[], Cluster]
@@ -435,6 +435,36 @@ def test_a_hanging_supervisor_is_replaced_only_when_an_ingress_says_the_same() -
     assert len(told) == 1
     cluster.settle()
     assert cluster.condition("Ready") == ("True", "Serving")
+
+
+def test_a_supervisor_that_answers_is_left_to_mend_its_worker_whatever_ingresses_say() -> None:
+    """Such as after a failed sync, which a restart of the worker clears, or when its volume can't be opened."""
+    cluster = settled()
+    cluster.tick(130)
+    before = cluster.pod("host-1")["metadata"]["uid"]
+    asked = cluster._inventory
+
+    def answers(host: str, pod: Object) -> Inventory | Silent | None:
+        return Silent("a sync failed: Input/output error", True) if host == "host-1" else asked(host, pod)
+
+    cluster._inventory = answers  # type: ignore[method-assign]
+    cluster.hung.add("host-1")
+    for _ in range(10):
+        cluster.tick(10)
+        cluster.step()
+    assert cluster.probes["host-1"].misses > 3
+    assert cluster.pod("host-1")["metadata"]["uid"] == before
+    assert cluster.condition("Ready") == ("False", "HostsNotServing")
+
+
+@pytest.mark.parametrize(("age_s", "told"), [(59.0, ("True", "Serving")), (61.0, ("False", "Starting"))])
+def test_a_probe_that_passed_more_than_a_minute_ago_earns_nothing(age_s: float, told: tuple[str, str]) -> None:
+    cluster = settled()
+    observed = cluster.observe()
+    probes = {**observed.probes, "host-1": Probe(passed_at=cluster.now - age_s)}
+    decided = cluster.decide(replace(observed, probes=probes, status={**observed.status, "conditions": []}))
+    ready = next(one for one in decided.status["conditions"] if one["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == told
 
 
 def test_a_host_whose_node_has_no_power_is_left_to_its_node() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.harness.fake_api import PLACEMENTS, fake_api
+from tests.harness.fake_api import PLACEMENTS, SLICES, fake_api
 from tests.harness.pods import NAME, SHARDS, Pod, Pods, bearer, eventually, get, inventory
 
 from kubeactor.ids import shard_of
@@ -79,6 +79,18 @@ def test_all_processes_start_from_the_kept_table_without_the_api_server(pods: Po
     with pods.host_at(0, ports["host-0"]), pods.host_at(1, ports["host-1"]), pods.ingress() as ingress:
         assert ingress.program.ready()
         assert [add(ingress, name) for name in EVERYBODY] == [2, 2, 2, 2]
+
+
+def test_without_any_host_calls_are_told_when_to_come_again(pods: Pods) -> None:
+    """As when the namespace hibernates: the pods are gone, the table stays."""
+    with pods.placed() as (ingress, hosts):
+        assert add(ingress, "a") == 1
+        for number, host in enumerate(hosts):
+            host.kill()
+            pods.api.delete(SLICES, f"{NAME}-host-{number}")
+        answer = ingress.public.post("/v1/actors/LAB/a/add", headers={"Kubeactor-Timeout": "1"})
+        assert (answer.status_code, answer.json()["name"]) == (503, "ActorShardUnavailableError")
+        assert int(answer.headers["Retry-After"]) > 0
 
 
 def test_a_placement_that_comes_later_is_picked_up_without_a_restart(pods: Pods) -> None:

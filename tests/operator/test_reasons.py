@@ -497,6 +497,18 @@ def test_a_host_that_is_slow_to_start_is_not_healed() -> None:
     assert cluster.pod("host-1")["metadata"]["uid"] == before
 
 
+def test_no_pod_is_healed_while_another_of_the_namespace_is_being_deleted() -> None:
+    cluster = settled()
+    cluster.looping.add("host-1")
+    while not any(isinstance(one, Delete) for one in cluster.decide().actions):
+        cluster.step()
+    other = cluster.pod("host-0")["metadata"]
+    other["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert not any(isinstance(one, Delete) for one in cluster.decide().actions)
+    del other["deletionTimestamp"]
+    assert any(isinstance(one, Delete) for one in cluster.decide().actions)
+
+
 def test_healing_says_why_and_notes_it_before_it_deletes() -> None:
     cluster = settled()
     cluster.looping.add("host-1")

@@ -94,3 +94,22 @@ async def test_each_try_that_comes_to_an_end_is_a_sign_of_life_and_a_replica_tha
         await mine._tried()
     now[0] = 145.0
     assert mine.tried_s == 100.0
+
+
+async def test_it_is_asked_for_every_2_s_given_up_after_10_and_free_for_others_after_15(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, leases, slept = [0.0], Leases(), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    mine = of(leases, clock=lambda: now[0])
+    await mine.acquire()
+    assert leases.live
+    assert leases.live["spec"]["leaseDurationSeconds"] == 15
+    leases.broken = ApiError(0, "no answer")
+    await mine.keep()
+    assert slept == [2.0] * 5

@@ -88,6 +88,10 @@ def test_without_any_host_calls_are_told_when_to_come_again(pods: Pods) -> None:
         for number, host in enumerate(hosts):
             host.kill()
             pods.api.delete(SLICES, f"{NAME}-host-{number}")
+        for host in ("host-0", "host-1"):
+            eventually(
+                lambda host=host: get(ingress, f"/_internal/probe/{host}").status_code == 503, "a host that is gone"
+            )  # type: ignore[misc]
         answer = ingress.public.post("/v1/actors/LAB/a/add", headers={"Kubeactor-Timeout": "1"})
         assert (answer.status_code, answer.json()["name"]) == (503, "ActorShardUnavailableError")
         assert int(answer.headers["Retry-After"]) > 0

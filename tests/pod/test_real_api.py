@@ -17,7 +17,9 @@ from tests.cluster.api import ApiServer
 from tests.cluster.kube import until as until_true
 from tests.harness.dev import until
 from tests.harness.fake_api import placement, slice_of
+from tests.harness.program import COMMAND, START_S
 
+from kubeactor.ids import identity_of_name, shard_of
 from kubeactor.placement_file import load
 from kubeactor.pod import api as api_module
 from kubeactor.pod.api import ApiProblem, api_client, request
@@ -169,3 +171,17 @@ def test_a_pod_may_read_its_own_table_and_where_hosts_are_and_nothing_else(place
         assert await refused("DELETE", f"{path}/actorplacements/bank", {})
 
     asyncio.run(main())
+
+
+def test_who_may_read_the_table_is_told_where_an_instance_lives(place: Place) -> None:
+    place.publish(5)
+    host = OWNERS[shard := shard_of(identity_of_name("alice"), len(OWNERS))]
+    command = [*COMMAND, "where", "bank", "alice", "-n", place.name]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=START_S).stdout
+    assert [line.split() for line in told.splitlines()] == [
+        ["instance", "alice"],
+        ["shard", str(shard)],
+        ["host", host],
+        ["pod", f"bank-{host}"],
+        ["epoch", "5"],
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ def add(ingress: Pod, name: str, key: str | None = None) -> int:
     answer = ingress.public.post(f"/v1/actors/LAB/{name}/add", headers=headers)
     assert answer.status_code == 200, answer.text
     return int(answer.json())
+
+
+def gone(ingress: Pod, probe: str) -> bool:
+    return get(ingress, probe).status_code == 503
 
 
 EVERYBODY = [*names(0), *names(1)]
@@ -88,10 +93,8 @@ def test_without_any_host_calls_are_told_when_to_come_again(pods: Pods) -> None:
         for number, host in enumerate(hosts):
             host.kill()
             pods.api.delete(SLICES, f"{NAME}-host-{number}")
-        for host in ("host-0", "host-1"):
-            eventually(
-                lambda host=host: get(ingress, f"/_internal/probe/{host}").status_code == 503, "a host that is gone"
-            )  # type: ignore[misc]
+        for probe in ("/_internal/probe/host-0", "/_internal/probe/host-1"):
+            eventually(partial(gone, ingress, probe), "a host that is gone")
         answer = ingress.public.post("/v1/actors/LAB/a/add", headers={"Kubeactor-Timeout": "1"})
         assert (answer.status_code, answer.json()["name"]) == (503, "ActorShardUnavailableError")
         assert int(answer.headers["Retry-After"]) > 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,19 @@ def test_a_supervisor_that_was_frozen_does_not_blame_its_worker(monkeypatch: pyt
     child.look(0.0)
     child.look(3600.0)
     assert sent == []
+
+
+@pytest.mark.parametrize(("used", "sent"), [(899, []), (900, [signal.SIGKILL])])
+def test_a_worker_is_killed_alone_at_90_percent_of_the_containers_limit(
+    monkeypatch: pytest.MonkeyPatch, used: int, sent: list[int]
+) -> None:
+    """Before the kernel takes the whole container, supervisor included."""
+    found: list[int] = []
+    monkeypatch.setattr(cgroup, "memory_limit_bytes", lambda: 1000)
+    monkeypatch.setattr(cgroup, "resident_bytes", lambda *_: used)
+    monkeypatch.setattr(os, "kill", lambda pid, number: found.append(number))
+    Child(WorkerSpec("a", serve), TIMING, pid=1).look(0.0)
+    assert found == sent
 
 
 @pytest.mark.parametrize(

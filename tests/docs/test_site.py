@@ -46,6 +46,11 @@ def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
     assert "nowhere.md" in result.stdout + result.stderr
 
 
+def test_the_security_page_says_what_the_right_to_make_an_actor_namespace_is_worth() -> None:
+    (row,) = re.findall(r"^\| create or change an ActorNamespace \|.*$", (ROOT / "docs/security.md").read_text(), re.M)
+    assert "run any code in its Kubernetes namespace, **with any Secret" in row
+
+
 def test_the_page_of_errors_is_made_from_the_tree() -> None:
     assert errors_page.PAGE.read_text() == errors_page.render(), "run: make docs"
 

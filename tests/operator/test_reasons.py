@@ -515,9 +515,11 @@ def test_healing_says_why_and_notes_it_before_it_deletes() -> None:
     decided = cluster.step()
     while not any(isinstance(one, Delete) for one in decided.actions):
         decided = cluster.step()
-    kinds = [type(one) for one in decided.actions if isinstance(one, Tell | Patch | Delete)]
-    assert kinds[:3] == [Tell, Patch, Delete]
+    done = [one for one in decided.actions if isinstance(one, Tell | Patch | Delete)]
+    assert [type(one) for one in done[:3]] == [Tell, Patch, Delete]
     assert cluster.condition("Degraded")[1] == "HostDown"
+    for text in (done[0].message if isinstance(done[0], Tell) else "", cluster.status["conditions"][2]["message"]):
+        assert "bank-host-1 is in back-off: exit code 1 (Error): boom" in text
 
 
 def test_healing_waits_2_20_and_60_seconds_and_stops_after_three_in_ten_minutes() -> None:

@@ -47,7 +47,9 @@ def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
 
 
 def test_the_security_page_says_what_the_right_to_make_an_actor_namespace_is_worth() -> None:
-    (row,) = re.findall(r"^\| create or change an ActorNamespace \|.*$", (ROOT / "docs/security.md").read_text(), re.M)
+    (row,) = re.findall(
+        r"^\| create or change an ActorNamespace \|.*$", (ROOT / "docs/security.md").read_text(), re.MULTILINE
+    )
     assert "run any code in its Kubernetes namespace, **with any Secret" in row
 
 

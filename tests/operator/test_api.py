@@ -8,8 +8,12 @@ import kopf
 import pytest
 
 from kubeactor_operator import names
+from kubeactor_operator.actions import Plan, Replace
 from kubeactor_operator.api import Api
+from kubeactor_operator.execute import Execution
+from kubeactor_operator.observe import Memory
 from kubeactor_operator.observed import Object
+from kubeactor_operator.pods import Pods
 
 META = {"name": "bank-host-0", "namespace": "team-a", "uid": "u1", "resourceVersion": "7"}
 
@@ -45,10 +49,12 @@ async def test_a_pod_is_given_its_grace_period_and_deleted_only_as_it_was_observ
 @pytest.mark.asyncio
 async def test_a_table_is_written_by_a_plain_update_over_the_version_that_was_read() -> None:
     api = Sent()
-    table = {"kind": names.PLACEMENT_KIND, "metadata": META, "spec": {"format": 1}}
-    await api.replace(table)
-    path = f"apis/{names.API_VERSION}/namespaces/team-a/{names.PLACEMENT_PLURAL}/bank-host-0"
-    assert api.requests == [("PUT", path, table)]
-    without = {**table, "metadata": {"name": "bank", "namespace": "team-a"}}
+    named = {"name": "bank", "namespace": "team-a"}
+    table = {"apiVersion": names.API_VERSION, "kind": names.PLACEMENT_KIND, "metadata": named, "spec": {"format": 1}}
+    live = {**table, "metadata": {**named, "uid": "u1", "resourceVersion": "7"}, "spec": {"format": 1, "shards": 8}}
+    execution = Execution(api, Pods(), lambda: True)
+    await execution.run({"status": {}}, Plan((Replace(table, live),), {}), Memory())
+    path = f"apis/{names.API_VERSION}/namespaces/team-a/{names.PLACEMENT_PLURAL}/bank"
+    assert api.requests == [("PUT", path, {**table, "metadata": {**named, "resourceVersion": "7"}})]
     with pytest.raises(AssertionError, match="what was observed decides"):
-        await api.replace(without)
+        await api.replace(table)

@@ -532,6 +532,19 @@ def test_a_rotation_waits_for_an_ingress_that_may_serve_but_not_for_ever_for_one
     assert sim.condition("Progressing") == ("False", "UpToDate")
 
 
+def test_the_table_is_written_whole_never_applied(sim: Cluster) -> None:
+    sim.objects[(names.PLACEMENT_KIND, "bank")]["spec"]["epochs"] = (
+        ""  # it contradicts itself: rebuilt from the volumes
+    )
+    sim.published.clear()
+    written: list[type] = []
+    for _ in range(8):
+        for one in sim.step().actions:
+            thing = getattr(one, "manifest", {})
+            written += [type(one)] if thing.get("kind") == names.PLACEMENT_KIND else []
+    assert written == [Replace]
+
+
 def test_every_write_carries_what_it_was_decided_on(sim: Cluster) -> None:
     sim.apply_spec({"image": "bank:2", "hosts": {"replicas": 3, "storage": {"size": "2Gi"}}})
     for _ in range(12):

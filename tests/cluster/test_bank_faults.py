@@ -6,13 +6,15 @@ as it stands into a namespace that admits only restricted pods. Each test leaves
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 from tests.cluster.conftest import HOME, under_load
 from tests.cluster.faults import control_plane, host_pod, ingress_pods, kill, processes, quietly, replaced
 from tests.cluster.kube import Space, until
-from tests.cluster.load import Depositors, get, post
+from tests.cluster.leader import Leader
+from tests.cluster.load import Depositors, get, post, ready
 from tests.cluster.nodes import Cluster
 
 pytestmark = pytest.mark.kindnodes
@@ -60,6 +62,26 @@ def test_a_host_comes_back_while_no_operator_runs(bank: Space, load: Depositors)
         load.all_past(3)
     finally:
         bank.kube.kubectl("-n", HOME, "scale", "deployment", "kubeactor", "--replicas=2")
+
+
+def test_no_client_notices_that_the_operator_is_killed_in_the_middle_of_an_update(
+    cluster: Cluster, bank: Space, load: Depositors
+) -> None:
+    """Some hosts are on the new template, others on the old one; test_operator_faults.py checks what it writes."""
+    leader, before = Leader(cluster), [host_pod(bank, number)["metadata"]["uid"] for number in range(3)]
+
+    def still() -> int:
+        """How many hosts are on the old template; between two pods of a name there is none for a moment."""
+        pods = bank.get("pods", "-l", "app.kubernetes.io/component=host")["items"]
+        return len({pod["metadata"]["uid"] for pod in pods} & set(before))
+
+    spec = {"env": [{"name": "LEVEL", "value": "1"}]}
+    bank.kubectl("patch", "actorns", "bank", "--type=merge", "-p", json.dumps({"spec": spec}))
+    bank.until(lambda: still() < len(before), "the first host is restarted", 120)
+    leader.signal("KILL")
+    assert still(), "it was in the middle"
+    bank.until(lambda: not still(), "the other replica restarts the rest", 240)
+    ready(bank)
 
 
 def test_calls_go_on_while_the_api_server_stands_still_and_a_worker_is_killed(

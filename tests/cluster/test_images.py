@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from tests.cluster.bank import SMALL, Bank
 from tests.cluster.kube import Space
 from tests.cluster.machine import ROOT
 from tests.cluster.nodes import Cluster, Images
@@ -74,6 +75,19 @@ def test_an_image_runs_as_65532_has_no_compiler_and_a_bounded_size(cluster: Clus
     assert about["Size"] < 330e6
     look = "for c in cc gcc make; do if command -v $c; then exit 1; fi; done"
     cluster.run("docker", "run", "--rm", "--network=none", "--entrypoint", "sh", image, "-c", look)
+
+
+@pytest.mark.kindnodes
+@pytest.mark.usefixtures("operator", "images")
+def test_a_users_image_is_the_hosts_with_their_code_and_is_served(cluster: Cluster, space: Space) -> None:
+    image = "bank-of-a-user:1"
+    cluster.run("docker", "build", "--tag", image, str(ROOT / "examples" / "01-bank"))
+    cluster.run("kind", "load", "docker-image", "--name", "kubeactor", image)
+    bank = Bank(space, spec=SMALL | {"image": image, "hosts": {**SMALL["hosts"], "replicas": 1}})
+    del bank.manifest["spec"]["code"]
+    bank.apply()
+    bank.serves()
+    assert bank.deposit("alice", 5) == 5
 
 
 def test_the_dockerfile_pins_its_base_and_asks_for_hashes() -> None:

@@ -72,7 +72,7 @@ cluster-delete: ## Delete it; what was built stays for the next one
 	@tests/cluster/cluster.sh down
 
 test-cluster: $(DEV) ## Run the tests of the cluster on another one (KUBECONFIG=file IMAGE_PREFIX=registry.example/me/)
-	$(BIN)/python -m pytest -m cluster $(if $(KUBECONFIG),--kubeconfig '$(KUBECONFIG)') --image-prefix '$(IMAGE_PREFIX)' $(ARGS)
+	$(BIN)/python -m pytest -m cluster $(if $(KUBECONFIG),--kubeconfig='$(KUBECONFIG)') --image-prefix='$(IMAGE_PREFIX)' $(ARGS)
 
 bench: $(DEV) ## Compare with a hand-rolled C server (QUICK=1: two minutes; SYNC_MS=0: on this machine's own disk)
 	@sh tests/tools.sh

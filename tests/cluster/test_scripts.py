@@ -62,6 +62,23 @@ def test_tests_that_need_the_nodes_engine_are_listed_when_another_cluster_is_giv
     assert "\ntest_it.py::test_nodes\n" in done.stdout.split("not run on this cluster")[1]
 
 
+def test_make_test_cluster_takes_a_kubeconfig_from_anywhere(tmp_path: Path) -> None:
+    config = tmp_path / "config"  # as an argument of its own pytest would look for its settings above it
+    config.write_text("")
+    given = [f"KUBECONFIG={config}", "IMAGE_PREFIX=registry.example/me/"]
+    environment = {**os.environ, "CI": "", "MAKEFLAGS": ""}
+    done = subprocess.run(
+        ["make", "test-cluster", *given, "ARGS=--markers"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "@pytest.mark.kindnodes" in done.stdout
+
+
 def test_under_ci_they_are_required(tmp_path: Path) -> None:
     done = pytest_run(tmp_path, "--kubeconfig", "config", ci="true")
     assert done.returncode == 4

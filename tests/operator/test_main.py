@@ -33,18 +33,6 @@ def test_events_of_namespaces_and_of_our_pods_are_all_that_it_asks_kopf_for() ->
     assert [one.id.rpartition(".")[2] for one in registry._activities.get_all_handlers()] == ["login"]
 
 
-def test_of_a_shared_cluster_it_is_told_of_pods_that_are_ours_only() -> None:
-    selectors = main._settings(namespaced=False).watching.label_selectors
-    label, _, value = selectors.collect(resource("", "pods"))[0].partition("=")
-    assert names.labels("bank", names.HOST)[label] == names.labels("bank", names.INGRESS)[label] == value
-    assert selectors.collect(resource(names.GROUP, names.PLURAL)) == []
-
-
-@pytest.mark.parametrize("namespaced", [True, False])
-def test_without_rights_in_the_whole_cluster_it_does_not_look_around_there(namespaced: bool) -> None:
-    assert main._settings(namespaced).scanning.disabled is namespaced
-
-
 class Turn:
     """A Lease that this replica gets, and loses, when the test says so."""
 
